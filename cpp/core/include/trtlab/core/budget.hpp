@@ -1,0 +1,158 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string_view>
+
+#include "trtlab/core/wait.hpp"
+
+namespace trtlab::core {
+
+/// What `close()` does with requests that were accepted but have not begun.
+enum class Pending {
+    drain,   ///< let them run
+    cancel,  ///< fail their futures with Closed
+};
+
+/// One request on its way through an `ExecutionBudget`. The budget calls the hooks below, never under a lock (but for
+/// `wanted`) and each at most once, in the order `stage`, `launch`; the job answers with the `give_back` calls.
+///
+/// A job is an intrusive queue node: it must outlive its stay in the budget, which ends with `give_back_buffer` or
+/// `abandon`.
+class [[gnu::visibility("default")]] Job {
+public:
+    Job(const Job&) = delete;
+    Job& operator=(const Job&) = delete;
+
+protected:
+    Job() = default;
+    virtual ~Job();
+
+    /// An IO buffer is yours: bring the inputs where the engine will read them.
+    virtual void stage() = 0;
+
+    /// An execution token is yours too: start the engine and return. When the engine is done with its scratch memory,
+    /// call `give_back_execution`; when it is done with the IO buffer, `give_back_buffer`. A job that was cancelled since
+    /// it was staged does just that.
+    virtual void launch() = 0;
+
+    /// Whether the job is still wanted. False frees its place without running it; `abandon` is then not called.
+    /// Called before `stage`, and by whoever looks for room in a full queue; under the budget's lock, so it only reads.
+    virtual bool wanted() const noexcept = 0;
+
+    /// The job will not (or no longer) run: `error` says why. What it held has been taken back already. Called when
+    /// `stage` or `launch` threw, with what they threw, and when the budget gives up a queued job.
+    virtual void abandon(std::exception_ptr error) noexcept = 0;
+
+    /// The job was not `wanted` any more and has left the queue: let go of it.
+    virtual void discard() noexcept = 0;
+
+private:
+    friend class ExecutionBudget;
+    friend class JobList;
+    const void* owner_ = nullptr;
+    std::uint64_t ticket_ = 0;
+    Job* previous_ = nullptr;
+    Job* next_ = nullptr;
+};
+
+/// FIFO of jobs; not synchronised.
+class JobList {
+public:
+    bool empty() const noexcept { return head_ == nullptr; }
+    std::size_t size() const noexcept { return size_; }
+    Job* front() const noexcept { return head_; }
+    static Job* next(const Job& job) noexcept;
+    void push(Job& job) noexcept;
+    /// Keeps the list in the order of the tickets.
+    void insert(Job& job) noexcept;
+    void remove(Job& job) noexcept;
+    Job* pop() noexcept;
+
+private:
+    Job* head_ = nullptr;
+    Job* tail_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// What models that live together share: execution tokens, IO buffers, and one bounded first-come-first-served queue.
+///
+/// Two limits rather than one, because they buy different things (the idea is the predecessor's): tokens trade latency
+/// against throughput; buffers beyond the tokens let the copies of one request overlap the computation of another.
+///
+/// Threads: everything may be called from any thread, engine callbacks included.
+/// Blocks: only `admit`, when the queue is full.
+/// Order: jobs are staged and launched in order of admission, whatever models they belong to.
+class [[gnu::visibility("default")]] ExecutionBudget {
+public:
+    struct Options {
+        std::size_t max_executions = 1;  ///< requests that execute at the same time
+        std::size_t max_buffers = 0;     ///< requests staged or executing; 0 means 2 x max_executions
+        std::size_t max_queue = 1024;    ///< requests that wait for a buffer
+    };
+
+    struct Stats {
+        std::size_t executing = 0;         ///< tokens in use
+        std::size_t buffers_in_use = 0;
+        std::size_t queued = 0;            ///< waiting for a buffer
+        std::size_t blocked_callers = 0;   ///< threads waiting for room in the queue
+        std::uint64_t admitted = 0;        ///< since the budget was made
+        std::uint64_t overloaded = 0;      ///< refused since the budget was made
+    };
+
+    /// Throws InvalidArgument if max_executions is 0 or max_buffers is below it.
+    explicit ExecutionBudget(const Options& options);
+    ExecutionBudget(const ExecutionBudget&) = delete;
+    ExecutionBudget& operator=(const ExecutionBudget&) = delete;
+    /// No job may be inside: models cancel and wait for theirs first.
+    ~ExecutionBudget();
+
+    /// Takes `job` in, and stages and launches it on this thread if there is room at once. Otherwise it queues. If the
+    /// queue is full it waits as `wait` allows, then throws Overloaded; the job is then untouched.
+    /// `owner` groups jobs for `cancel_queued`, `name` is the model's in messages.
+    void admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait);
+
+    /// The engine is done with what the token stands for. True if `pump` has work to do: publish first, then pump.
+    [[nodiscard]] bool give_back_execution() noexcept;
+    /// The job has left the budget. True if `pump` has work to do.
+    [[nodiscard]] bool give_back_buffer() noexcept;
+    /// Both at once, for engines where they end together.
+    [[nodiscard]] bool give_back_both() noexcept;
+
+    /// Stages and launches whatever there is room for, on this thread. Reentrant calls return at once and leave the
+    /// work to the outer one, so an engine that completes inside `launch` does not grow the stack.
+    void pump() noexcept;
+
+    /// Wakes `owner`'s callers who are blocked in `admit`: they throw `error`. With `Pending::cancel` also abandons the
+    /// jobs of `owner` that were not launched.
+    void refuse(const void* owner, std::exception_ptr error, Pending pending) noexcept;
+
+    const Options& options() const noexcept { return options_; }
+    Stats stats() const;
+
+private:
+    struct Caller;
+    bool runnable() const noexcept;
+    bool has_room() const noexcept;
+    void enqueue(Job& job) noexcept;
+    void grant_room(WakeUp& wake_up) noexcept;
+    Job* unlink_unwanted() noexcept;
+    bool stage(Job& job) noexcept;
+    void launch(Job& job) noexcept;
+    bool take_back(bool execution, bool buffer) noexcept;
+
+    const Options options_;
+    mutable std::mutex mutex_;
+    std::size_t free_executions_;
+    std::size_t free_buffers_;
+    std::uint64_t next_ticket_ = 0;
+    std::uint64_t overloaded_ = 0;
+    JobList queued_;
+    JobList staged_;
+    WaitQueue callers_;
+};
+
+}  // namespace trtlab::core

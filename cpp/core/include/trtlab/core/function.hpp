@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace trtlab::core {
+
+template <class Signature>
+class UniqueFunction;
+
+/// A move-only callable with room for 48 bytes in place: tasks and callbacks that capture a few pointers do not
+/// allocate, and what they capture need not be copyable. (C++23 has `std::move_only_function`; this project is C++20.)
+template <class R, class... Args>
+class UniqueFunction<R(Args...)> {
+public:
+    static constexpr std::size_t kInlineBytes = 48;
+
+    UniqueFunction() noexcept = default;
+    UniqueFunction(std::nullptr_t) noexcept {}
+
+    template <class F>
+        requires(!std::is_same_v<std::remove_cvref_t<F>, UniqueFunction> &&
+                 std::is_invocable_r_v<R, std::decay_t<F>&, Args...>)
+    UniqueFunction(F&& f) {
+        using Target = std::decay_t<F>;
+        if constexpr (fits<Target>()) {
+            ::new (static_cast<void*>(storage_)) Target(std::forward<F>(f));
+            table_ = &kInlineTable<Target>;
+        } else {
+            ::new (static_cast<void*>(storage_)) Target*(new Target(std::forward<F>(f)));
+            table_ = &kHeapTable<Target>;
+        }
+    }
+
+    UniqueFunction(UniqueFunction&& other) noexcept { take(other); }
+    UniqueFunction& operator=(UniqueFunction&& other) noexcept {
+        if (this != &other) {
+            reset();
+            take(other);
+        }
+        return *this;
+    }
+    ~UniqueFunction() { reset(); }
+
+    explicit operator bool() const noexcept { return table_ != nullptr; }
+    R operator()(Args... args) { return table_->call(storage_, std::forward<Args>(args)...); }
+
+    void reset() noexcept {
+        if (table_ != nullptr) std::exchange(table_, nullptr)->destroy(storage_);
+    }
+
+private:
+    struct Table {
+        R (*call)(void*, Args&&...);
+        void (*move)(void* from, void* to) noexcept;
+        void (*destroy)(void*) noexcept;
+    };
+
+    template <class Target>
+    static constexpr bool fits() {
+        return sizeof(Target) <= kInlineBytes && alignof(Target) <= alignof(std::max_align_t) &&
+               std::is_nothrow_move_constructible_v<Target>;
+    }
+
+    template <class Target>
+    static constexpr Table kInlineTable{
+        [](void* at, Args&&... args) -> R { return (*static_cast<Target*>(at))(std::forward<Args>(args)...); },
+        [](void* from, void* to) noexcept {
+            ::new (to) Target(std::move(*static_cast<Target*>(from)));
+            static_cast<Target*>(from)->~Target();
+        },
+        [](void* at) noexcept { static_cast<Target*>(at)->~Target(); }};
+
+    template <class Target>
+    static constexpr Table kHeapTable{
+        [](void* at, Args&&... args) -> R { return (**static_cast<Target**>(at))(std::forward<Args>(args)...); },
+        [](void* from, void* to) noexcept { ::new (to) Target*(*static_cast<Target**>(from)); },
+        [](void* at) noexcept { delete *static_cast<Target**>(at); }};
+
+    void take(UniqueFunction& other) noexcept {
+        if (other.table_ == nullptr) return;
+        table_ = std::exchange(other.table_, nullptr);
+        table_->move(other.storage_, storage_);
+    }
+
+    alignas(std::max_align_t) std::byte storage_[kInlineBytes];
+    const Table* table_ = nullptr;
+};
+
+}  // namespace trtlab::core

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+
+namespace trtlab::core {
+
+/// Called when a signal interrupted a wait. It may throw to abandon the wait; returning goes on waiting.
+/// The Python bindings pass one that runs pending signal handlers: that is how Ctrl-C ends a wait without polling.
+using SignalHook = void (*)();
+
+inline constexpr std::chrono::nanoseconds kForever = std::chrono::nanoseconds::max();
+
+/// How long a call may block. Zero asks without waiting; `kForever` waits until there is an answer or a `close()`.
+struct WaitOptions {
+    WaitOptions() = default;
+    template <class Rep, class Period>
+    WaitOptions(std::chrono::duration<Rep, Period> timeout_, SignalHook on_signal_ = nullptr)
+        : timeout(std::chrono::duration_cast<std::chrono::nanoseconds>(timeout_)), on_signal(on_signal_) {}
+
+    std::chrono::nanoseconds timeout = kForever;
+    SignalHook on_signal = nullptr;
+};
+
+/// A point on the monotonic clock at which a wait gives up; `never()` for `kForever`.
+class Deadline {
+public:
+    explicit Deadline(std::chrono::nanoseconds timeout);
+    bool never() const noexcept { return at_ns_ < 0; }
+    std::int64_t monotonic_ns() const noexcept { return at_ns_; }
+
+private:
+    std::int64_t at_ns_;
+};
+
+/// Throws Timeout, saying how long was waited.
+[[noreturn]] void throw_timeout(const WaitOptions& options);
+
+enum class WaitResult { woken, timed_out, interrupted };
+
+/// Parks the calling thread while `word == expected`, on a Linux futex. May return `woken` spuriously.
+/// Raw futexes, because the standard library's waits hide the interruption by a signal.
+WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, const Deadline& deadline) noexcept;
+void futex_wake_one(const std::atomic<std::uint32_t>& word) noexcept;
+void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept;
+
+/// A wake-up that is due: carried out at the end of the scope, which the holder of a lock arranges to be after the
+/// unlock, so that the woken thread does not run into the lock.
+class WakeUp {
+public:
+    WakeUp() = default;
+    WakeUp(const WakeUp&) = delete;
+    WakeUp& operator=(const WakeUp&) = delete;
+    ~WakeUp();
+
+private:
+    friend class Waiter;
+    // Only the address is used: the word lived on the stack of a thread that may have gone on already. The kernel
+    // then wakes nobody, or a futex that took the address over, and all waits here tolerate that.
+    const void* address_ = nullptr;
+};
+
+/// One blocked thread's place in a queue: lives on that thread's stack. Everybody who waits for a thing in trtlab
+/// waits here, and is handed the thing in order of arrival; nobody races for it.
+class Waiter {
+public:
+    /// Returns true once `grant` was called, false when the deadline passed first. Rethrows what `on_signal` throws.
+    bool wait(const Deadline& deadline, SignalHook on_signal);
+
+    /// Ends the wait. Call at most once, under the queue's lock, after unlinking the waiter and writing whatever it
+    /// waits for. Declare `wake_up` before the lock, so that it acts after the unlock.
+    void grant(WakeUp& wake_up) noexcept;
+    bool granted() const noexcept { return granted_.load(std::memory_order_acquire) != 0; }  // pairs with grant
+
+private:
+    friend class WaitQueue;
+    std::atomic<std::uint32_t> granted_{0};
+    Waiter* previous_ = nullptr;
+    Waiter* next_ = nullptr;
+};
+
+/// FIFO of waiters. Not synchronised: every call needs the lock of what is waited for.
+class WaitQueue {
+public:
+    bool empty() const noexcept { return head_ == nullptr; }
+    std::uint32_t size() const noexcept { return size_; }
+    Waiter* front() const noexcept { return head_; }
+    static Waiter* next(const Waiter& waiter) noexcept { return waiter.next_; }
+    void push(Waiter& waiter) noexcept;
+    void remove(Waiter& waiter) noexcept;
+    Waiter* pop() noexcept;
+
+private:
+    Waiter* head_ = nullptr;
+    Waiter* tail_ = nullptr;
+    std::uint32_t size_ = 0;
+};
+
+/// Whether this process is a forked child of the one that made the object. Threads do not survive a fork, so whoever
+/// owns threads asks before it joins or waits for them.
+class ForkGuard {
+public:
+    ForkGuard();
+    bool forked() const noexcept;
+
+private:
+    int pid_;
+};
+
+}  // namespace trtlab::core

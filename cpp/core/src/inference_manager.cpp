@@ -1,0 +1,119 @@
+#include "trtlab/core/inference_manager.hpp"
+
+#include <mutex>
+
+#include "trtlab/core/error.hpp"
+
+namespace trtlab::core {
+namespace {
+
+[[noreturn]] void throw_closed() { throw Closed("the inference manager is closed: make a new one"); }
+
+[[noreturn]] void throw_unknown(std::string_view name, const auto& models) {
+    std::string message = "no model is called '" + std::string(name) + "'; there are";
+    bool any = false;
+    for (const auto& [known, model] : models) {
+        if (!model) continue;
+        message += " '" + known + "'";
+        any = true;
+    }
+    throw NotFound(any ? message : message + " none");
+}
+
+}  // namespace
+
+InferenceManager::InferenceManager(const ExecutionBudget::Options& options) : budget_(std::make_shared<ExecutionBudget>(options)) {}
+
+InferenceManager::~InferenceManager() {
+    try {
+        close();
+    } catch (...) {
+        log_current_exception("the destructor of an inference manager");
+    }
+}
+
+std::shared_ptr<Model> InferenceManager::register_model(const std::string& name, std::shared_ptr<Model> model) {
+    if (!model) throw InvalidArgument("model '" + name + "' is null");
+    return load(name, [&](const std::string&, const std::shared_ptr<ExecutionBudget>&) { return std::move(model); });
+}
+
+std::shared_ptr<Model> InferenceManager::load(const std::string& name, const Loader& loader) {
+    if (name.empty()) throw InvalidArgument("a model needs a name that is not empty");
+    {
+        std::unique_lock lock(mutex_);
+        if (closed_) throw_closed();
+        const auto [place, reserved] = models_.try_emplace(name);
+        if (!reserved) {
+            throw InvalidArgument("the name '" + name + "' is taken by " + (place->second ? "another model" : "a model that is being loaded") +
+                                  "; unload that one or choose another name");
+        }
+    }
+    std::shared_ptr<Model> model;
+    try {
+        model = loader(name, budget_);
+        if (!model) throw InvalidArgument("the loader of model '" + name + "' returned nothing");
+    } catch (...) {
+        std::unique_lock lock(mutex_);
+        models_.erase(name);
+        throw;
+    }
+    bool too_late = false;
+    {
+        std::unique_lock lock(mutex_);
+        too_late = closed_;
+        if (!too_late) models_[name] = model;
+    }
+    if (too_late) {
+        model->close(Pending::cancel);
+        throw_closed();
+    }
+    return model;
+}
+
+std::shared_ptr<Model> InferenceManager::model(std::string_view name) const {
+    std::shared_lock lock(mutex_);
+    if (closed_) throw_closed();
+    const auto found = models_.find(name);
+    if (found == models_.end() || !found->second) throw_unknown(name, models_);
+    return found->second;
+}
+
+std::vector<std::string> InferenceManager::names() const {
+    std::shared_lock lock(mutex_);
+    std::vector<std::string> names;
+    for (const auto& [name, model] : models_) {
+        if (model) names.push_back(name);
+    }
+    return names;
+}
+
+void InferenceManager::unload(const std::string& name, Pending pending) {
+    std::shared_ptr<Model> model;
+    {
+        std::unique_lock lock(mutex_);
+        const auto found = models_.find(name);
+        if (found == models_.end() || !found->second) throw_unknown(name, models_);
+        model = std::move(found->second);
+        models_.erase(found);
+    }
+    model->close(pending);
+}
+
+void InferenceManager::close(Pending pending) {
+    std::map<std::string, std::shared_ptr<Model>, std::less<>> closing;
+    {
+        std::unique_lock lock(mutex_);
+        closed_ = true;
+        closing.swap(models_);
+    }
+    for (const auto& [name, model] : closing) {
+        if (model) model->close(pending);
+    }
+}
+
+bool InferenceManager::closed() const {
+    std::shared_lock lock(mutex_);
+    return closed_;
+}
+
+}  // namespace trtlab::core

@@ -1,0 +1,113 @@
+#include "trtlab/core/wait.hpp"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+
+#include "trtlab/core/error.hpp"
+
+namespace trtlab::core {
+namespace {
+
+constexpr std::int64_t kNsPerSecond = 1'000'000'000;
+
+std::int64_t monotonic_now_ns() noexcept {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * kNsPerSecond + now.tv_nsec;
+}
+
+void futex_wake(const void* address, int count) noexcept {
+    syscall(SYS_futex, address, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+void throw_timeout(const WaitOptions& options) {
+    char message[96];
+    std::snprintf(message, sizeof message, "nothing came within %.6g s; wait longer, or find out what is slow",
+                  static_cast<double>(options.timeout.count()) / kNsPerSecond);
+    throw Timeout(message);
+}
+
+Deadline::Deadline(std::chrono::nanoseconds timeout) : at_ns_(-1) {
+    if (timeout == kForever) return;
+    const std::int64_t now = monotonic_now_ns();
+    if (timeout.count() <= 0) {
+        at_ns_ = 0;
+    } else if (timeout.count() <= INT64_MAX - now) {
+        at_ns_ = now + timeout.count();
+    }
+}
+
+WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, const Deadline& deadline) noexcept {
+    timespec at{};
+    timespec* until = nullptr;
+    if (!deadline.never()) {
+        at.tv_sec = deadline.monotonic_ns() / kNsPerSecond;
+        at.tv_nsec = deadline.monotonic_ns() % kNsPerSecond;
+        until = &at;
+    }
+    // FUTEX_WAIT_BITSET, because its timeout is a point in time: an interrupted wait goes on without arithmetic.
+    const long result = syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, expected, until, nullptr, FUTEX_BITSET_MATCH_ANY);
+    if (result == 0 || errno == EAGAIN) return WaitResult::woken;
+    if (errno == ETIMEDOUT) return WaitResult::timed_out;
+    return WaitResult::interrupted;
+}
+
+void futex_wake_one(const std::atomic<std::uint32_t>& word) noexcept { futex_wake(&word, 1); }
+void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept { futex_wake(&word, INT_MAX); }
+
+WakeUp::~WakeUp() {
+    if (address_ != nullptr) futex_wake(address_, 1);
+}
+
+bool Waiter::wait(const Deadline& deadline, SignalHook on_signal) {
+    while (!granted()) {
+        switch (futex_wait(granted_, 0, deadline)) {
+            case WaitResult::woken:
+                break;
+            case WaitResult::timed_out:
+                return granted();
+            case WaitResult::interrupted:
+                if (on_signal != nullptr) on_signal();
+                break;
+        }
+    }
+    return true;
+}
+
+void Waiter::grant(WakeUp& wake_up) noexcept {
+    granted_.store(1, std::memory_order_release);  // pairs with granted(): what was handed over is visible
+    wake_up.address_ = &granted_;
+}
+
+void WaitQueue::push(Waiter& waiter) noexcept {
+    waiter.previous_ = tail_;
+    waiter.next_ = nullptr;
+    (tail_ != nullptr ? tail_->next_ : head_) = &waiter;
+    tail_ = &waiter;
+    ++size_;
+}
+
+void WaitQueue::remove(Waiter& waiter) noexcept {
+    (waiter.previous_ != nullptr ? waiter.previous_->next_ : head_) = waiter.next_;
+    (waiter.next_ != nullptr ? waiter.next_->previous_ : tail_) = waiter.previous_;
+    --size_;
+}
+
+Waiter* WaitQueue::pop() noexcept {
+    Waiter* first = head_;
+    if (first != nullptr) remove(*first);
+    return first;
+}
+
+ForkGuard::ForkGuard() : pid_(getpid()) {}
+bool ForkGuard::forked() const noexcept { return getpid() != pid_; }
+
+}  // namespace trtlab::core
