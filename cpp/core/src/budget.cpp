@@ -50,8 +50,33 @@ struct ExecutionBudget::Caller : Waiter {
 
 namespace {
 
+/// Marks that this thread is staging and launching for `budget`. A chain, because a callback of one budget's job may
+/// call into another budget, and from there come back.
+class PumpScope {
+public:
+    explicit PumpScope(const ExecutionBudget& budget) noexcept : budget_(&budget), outer_(innermost) {
+        innermost = this;
+    }
+    ~PumpScope() { innermost = outer_; }
+    PumpScope(const PumpScope&) = delete;
+    PumpScope& operator=(const PumpScope&) = delete;
+
+    static bool inside(const ExecutionBudget& budget) noexcept {
+        for (const PumpScope* scope = innermost; scope != nullptr; scope = scope->outer_) {
+            if (scope->budget_ == &budget) return true;
+        }
+        return false;
+    }
+
+private:
+    static inline thread_local const PumpScope* innermost = nullptr;
+    const ExecutionBudget* budget_;
+    const PumpScope* outer_;
+};
+
 ExecutionBudget::Options checked(ExecutionBudget::Options options) {
-    if (options.max_executions == 0) throw InvalidArgument("max_executions is 0: at least 1 request must be able to execute");
+    if (options.max_executions == 0)
+        throw InvalidArgument("max_executions is 0: at least 1 request must be able to execute");
     if (options.max_buffers == 0) options.max_buffers = checked_mul(options.max_executions, 2);
     if (options.max_buffers < options.max_executions) {
         throw InvalidArgument("max_buffers is " + std::to_string(options.max_buffers) + ", below max_executions, " +
@@ -99,9 +124,11 @@ Job* ExecutionBudget::unlink_unwanted() noexcept {
     return nullptr;
 }
 
-void ExecutionBudget::admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait) {
+std::exception_ptr ExecutionBudget::admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait) {
     job.owner_ = owner;
+    const bool reentrant = PumpScope::inside(*this);
     Caller self;
+    std::exception_ptr interrupted;
     Job* discarded = nullptr;
     bool straight_through = false;
     bool queued = true;
@@ -116,7 +143,7 @@ void ExecutionBudget::admit(Job& job, const void* owner, std::string_view name, 
             } else {
                 ++overloaded_;
             }
-        } else if (queued_.empty() && staged_.empty() && free_buffers_ > 0 && free_executions_ > 0) {
+        } else if (!reentrant && queued_.empty() && staged_.empty() && free_buffers_ > 0 && free_executions_ > 0) {
             straight_through = true;
             job.ticket_ = next_ticket_++;
             --free_buffers_;
@@ -127,17 +154,19 @@ void ExecutionBudget::admit(Job& job, const void* owner, std::string_view name, 
     }
     if (discarded != nullptr) discarded->discard();
     if (straight_through) {
-        if (stage(job)) {
-            launch(job);
-        } else {
-            take_back(true, false);
+        {
+            const PumpScope pumping(*this);
+            if (stage(job)) {
+                launch(job);
+            } else {
+                take_back(true, false);
+            }
         }
         pump();
-        return;
+        return nullptr;
     }
     if (!queued && wait.timeout.count() > 0) {
         bool granted = false;
-        std::exception_ptr interrupted;
         try {
             granted = self.wait(Deadline(wait.timeout), wait.on_signal);
         } catch (...) {
@@ -151,18 +180,18 @@ void ExecutionBudget::admit(Job& job, const void* owner, std::string_view name, 
                 if (!interrupted) ++overloaded_;
             }
         }
+        if (interrupted && (!granted || self.refused)) std::rethrow_exception(interrupted);
         if (self.refused) std::rethrow_exception(self.refused);
-        // An admitted job is no longer the caller's to withdraw: an interruption that comes this late is dropped here, and
-        // the signal's handler, which has run, raises it again in the next wait.
-        if (!granted && interrupted) std::rethrow_exception(interrupted);
         queued = granted;
     }
     if (!queued) {
-        throw Overloaded("model '" + std::string(name) + "': " + std::to_string(options_.max_executions) + " requests execute, " +
-                         std::to_string(options_.max_buffers) + " hold buffers and " + std::to_string(options_.max_queue) +
-                         " wait, and no place became free in time; send less, wait longer (queue_timeout), or raise max_queue");
+        throw Overloaded(
+            "model '" + std::string(name) + "': " + std::to_string(options_.max_executions) + " requests execute, " +
+            std::to_string(options_.max_buffers) + " hold buffers and " + std::to_string(options_.max_queue) +
+            " wait, and no place became free in time; send less, wait longer (queue_timeout), or raise max_queue");
     }
     pump();
+    return interrupted;
 }
 
 bool ExecutionBudget::give_back_execution() noexcept { return take_back(true, false); }
@@ -199,10 +228,8 @@ void ExecutionBudget::launch(Job& job) noexcept {
 }
 
 void ExecutionBudget::pump() noexcept {
-    static thread_local const ExecutionBudget* pumping = nullptr;
-    if (pumping == this) return;
-    const ExecutionBudget* outer = pumping;
-    pumping = this;
+    if (PumpScope::inside(*this)) return;
+    const PumpScope pumping(*this);
     for (;;) {
         Job* to_stage = nullptr;
         Job* to_launch = nullptr;
@@ -235,7 +262,6 @@ void ExecutionBudget::pump() noexcept {
             staged_.insert(*to_stage);
         }
     }
-    pumping = outer;
 }
 
 void ExecutionBudget::refuse(const void* owner, std::exception_ptr error, Pending pending) noexcept {

@@ -16,13 +16,33 @@ void relax() noexcept {
 #endif
 }
 
-/// How long a wait spins before it parks. Parking and waking costs some 10 us here (2 vCPU Xeon 2.5 GHz, Debian 12,
-/// 2026-11: bench/request_overhead), so spinning for about as long is never worse than twice the better choice (Karlin et al., "Competitive
-/// randomized algorithms for nonuniform problems", 1990). On a single CPU it would only keep the producer off it.
-std::chrono::nanoseconds spin_time() noexcept {
-    static const std::chrono::nanoseconds value(usable_cpus() > 1 ? 10'000 : 0);
-    return value;
-}
+/// How long this thread's next wait spins before it parks: as long as parking and waking cost, if the wait before it was
+/// over in such a time, and next to nothing if it was not. Spinning for about that cost is never worse than twice the
+/// better choice (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); looking at the
+/// last wait keeps threads that wait for long work off the CPUs that do it. The cost is some 40 us on a virtual
+/// machine of 2 CPUs (Xeon, Debian 12, 2026-11: bench/request_overhead), 5 us on bare metal.
+class SpinTime {
+public:
+    using Clock = std::chrono::steady_clock;
+
+    std::chrono::nanoseconds next() const noexcept { return next_; }
+
+    /// A wait took so long, waking included if it parked.
+    void learn(std::chrono::nanoseconds waited) noexcept { next_ = waited < 2 * kCost ? longest() : kShortest; }
+
+private:
+    static constexpr std::chrono::nanoseconds kShortest{500};
+    static constexpr std::chrono::nanoseconds kCost{50'000};
+
+    /// On a single CPU spinning would only keep the producer off it.
+    static std::chrono::nanoseconds longest() noexcept {
+        static const std::chrono::nanoseconds value = usable_cpus() > 1 ? kCost : kShortest;
+        return value;
+    }
+    std::chrono::nanoseconds next_ = longest();
+};
+
+thread_local SpinTime spin_time;
 
 void run(FutureStateBase::Callback& callback) noexcept {
     try {
@@ -37,17 +57,21 @@ void run(FutureStateBase::Callback& callback) noexcept {
 bool FutureStateBase::try_start() noexcept {
     std::uint32_t status = status_.load(std::memory_order_relaxed);
     while ((status & kPhase) == kPending) {
-        if (status_.compare_exchange_weak(status, (status & ~kPhase) | kRunning, std::memory_order_relaxed)) return true;
+        if (status_.compare_exchange_weak(status, (status & ~kPhase) | kRunning, std::memory_order_relaxed))
+            return true;
     }
     return false;
 }
 
 bool FutureStateBase::cancel() {
     std::uint32_t status = status_.load(std::memory_order_relaxed);
+    if ((status & kPhase) != kPending) return false;
+    // Made first, since it may throw for want of memory: between the exchange and publish nothing may.
+    auto error = std::make_exception_ptr(Cancelled("the request was cancelled before it ran"));
     while ((status & kPhase) == kPending) {
         // Whoever wins this exchange is the only one to write error_.
         if (status_.compare_exchange_weak(status, (status & ~kPhase) | kFinishing, std::memory_order_relaxed)) {
-            error_ = std::make_exception_ptr(Cancelled("the request was cancelled before it ran"));
+            error_ = std::move(error);
             publish(kCancelled);
             return true;
         }
@@ -58,7 +82,8 @@ bool FutureStateBase::cancel() {
 bool FutureStateBase::claim() noexcept {
     std::uint32_t status = status_.load(std::memory_order_relaxed);
     while ((status & kPhase) <= kRunning) {
-        if (status_.compare_exchange_weak(status, (status & ~kPhase) | kFinishing, std::memory_order_relaxed)) return true;
+        if (status_.compare_exchange_weak(status, (status & ~kPhase) | kFinishing, std::memory_order_relaxed))
+            return true;
     }
     return false;
 }
@@ -94,14 +119,21 @@ void FutureStateBase::publish(std::uint32_t phase) noexcept {
 bool FutureStateBase::wait(const WaitOptions& options) const {
     if (done()) return true;
     if (options.timeout.count() <= 0) return false;
-    const auto spin_until = std::chrono::steady_clock::now() + std::min(spin_time(), options.timeout);
+    const auto begin = SpinTime::Clock::now();
+    const auto spin_until = begin + std::min(spin_time.next(), options.timeout);
     do {
         for (int i = 0; i < 16; ++i) {
             if (done()) return true;
             relax();
         }
-    } while (std::chrono::steady_clock::now() < spin_until);
+    } while (SpinTime::Clock::now() < spin_until);
 
+    const bool answered = park(options);
+    spin_time.learn(SpinTime::Clock::now() - begin);
+    return answered;
+}
+
+bool FutureStateBase::park(const WaitOptions& options) const {
     const Deadline deadline(options.timeout);
     for (;;) {
         std::uint32_t status = status_.fetch_or(kWaiters, std::memory_order_acq_rel);  // pairs with publish

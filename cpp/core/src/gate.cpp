@@ -21,6 +21,8 @@ void Gate::leave() noexcept {
 
 bool Gate::shut() noexcept {
     const std::uint32_t before = state_.fetch_or(kShut, std::memory_order_acq_rel);
+    if (before == 0)
+        futex_wake_all(state_);  // who waits may have come before the shutting, and nobody is left to leave
     return (before & kShut) == 0;
 }
 

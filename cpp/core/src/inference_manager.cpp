@@ -22,9 +22,11 @@ namespace {
 
 }  // namespace
 
-InferenceManager::InferenceManager(const ExecutionBudget::Options& options) : budget_(std::make_shared<ExecutionBudget>(options)) {}
+InferenceManager::InferenceManager(const ExecutionBudget::Options& options)
+    : budget_(std::make_shared<ExecutionBudget>(options)) {}
 
 InferenceManager::~InferenceManager() {
+    if (fork_.forked()) return;  // the models, too, leak what stayed in the parent
     try {
         close();
     } catch (...) {
@@ -44,7 +46,8 @@ std::shared_ptr<Model> InferenceManager::load(const std::string& name, const Loa
         if (closed_) throw_closed();
         const auto [place, reserved] = models_.try_emplace(name);
         if (!reserved) {
-            throw InvalidArgument("the name '" + name + "' is taken by " + (place->second ? "another model" : "a model that is being loaded") +
+            throw InvalidArgument("the name '" + name + "' is taken by " +
+                                  (place->second ? "another model" : "a model that is being loaded") +
                                   "; unload that one or choose another name");
         }
     }
@@ -91,6 +94,7 @@ void InferenceManager::unload(const std::string& name, Pending pending) {
     std::shared_ptr<Model> model;
     {
         std::unique_lock lock(mutex_);
+        if (closed_) throw_closed();
         const auto found = models_.find(name);
         if (found == models_.end() || !found->second) throw_unknown(name, models_);
         model = std::move(found->second);
@@ -106,9 +110,15 @@ void InferenceManager::close(Pending pending) {
         closed_ = true;
         closing.swap(models_);
     }
+    std::exception_ptr first;
     for (const auto& [name, model] : closing) {
-        if (model) model->close(pending);
+        try {
+            if (model) model->close(pending);
+        } catch (...) {
+            if (!first) first = std::current_exception();  // the others are to be closed all the same
+        }
     }
+    if (first) std::rethrow_exception(first);
 }
 
 bool InferenceManager::closed() const {

@@ -15,14 +15,15 @@ Future<Tensors> Model::infer(std::initializer_list<std::pair<std::string_view, T
     std::vector<bool> given(model.inputs.size());
     for (const auto& [name, tensor] : inputs) {
         const std::size_t index = model.input_index(name);
-        if (given[index]) throw InvalidArgument("model '" + model.name + "', input '" + std::string(name) + "' was given twice");
+        if (given[index])
+            throw InvalidArgument("model '" + model.name + "', input '" + std::string(name) + "' was given twice");
         given[index] = true;
         ordered[index] = tensor;
     }
     for (std::size_t i = 0; i < given.size(); ++i) {
         if (!given[i]) {
-            throw InvalidArgument("model '" + model.name + "', input '" + model.inputs[i].name + "' is missing: expected " +
-                                  model.inputs[i].to_string());
+            throw InvalidArgument("model '" + model.name + "', input '" + model.inputs[i].name +
+                                  "' is missing: expected " + model.inputs[i].to_string());
         }
     }
     return infer(std::span<const Tensor>(ordered), queue_wait);
@@ -30,8 +31,8 @@ Future<Tensors> Model::infer(std::initializer_list<std::pair<std::string_view, T
 
 void check_inputs(const ModelSpec& spec, std::span<const Tensor> inputs) {
     if (inputs.size() != spec.inputs.size()) [[unlikely]] {
-        std::string message = "model '" + spec.name + "' takes " + std::to_string(spec.inputs.size()) + " inputs, got " +
-                              std::to_string(inputs.size()) + "; expected";
+        std::string message = "model '" + spec.name + "' takes " + std::to_string(spec.inputs.size()) +
+                              " inputs, got " + std::to_string(inputs.size()) + "; expected";
         for (const TensorSpec& input : spec.inputs) message += " '" + input.name + "' " + input.to_string();
         throw InvalidArgument(message);
     }

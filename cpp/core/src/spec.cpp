@@ -8,7 +8,8 @@
 namespace trtlab::core {
 namespace {
 
-std::size_t index_of(const std::vector<TensorSpec>& specs, std::string_view name, const std::string& model, const char* direction) {
+std::size_t index_of(const std::vector<TensorSpec>& specs, std::string_view name, const std::string& model,
+                     const char* direction) {
     for (std::size_t i = 0; i < specs.size(); ++i) {
         if (specs[i].name == name) return i;
     }
@@ -31,7 +32,8 @@ void validate_tensors(const std::vector<TensorSpec>& specs, const std::string& m
         }
         if (spec.shape.size() > kMaxRank) {
             throw InvalidArgument("model '" + model + "', " + direction + " '" + spec.name + "': rank " +
-                                  std::to_string(spec.shape.size()) + " is above the supported " + std::to_string(kMaxRank));
+                                  std::to_string(spec.shape.size()) + " is above the supported " +
+                                  std::to_string(kMaxRank));
         }
         for (const Dimension& dimension : spec.shape) {
             if (dimension.min < 0 || dimension.max < dimension.min) {
@@ -42,7 +44,8 @@ void validate_tensors(const std::vector<TensorSpec>& specs, const std::string& m
     }
 }
 
-[[noreturn]] void refuse(const ModelSpec& model, const TensorSpec& spec, std::string_view direction, const std::string& problem) {
+[[noreturn]] void refuse(const ModelSpec& model, const TensorSpec& spec, std::string_view direction,
+                         const std::string& problem) {
     throw InvalidArgument("model '" + model.name + "', " + std::string(direction) + " '" + spec.name + "': expected " +
                           spec.to_string() + ", got " + problem);
 }
@@ -77,8 +80,12 @@ std::string TensorSpec::to_string() const {
     return text + "]";
 }
 
-std::size_t ModelSpec::input_index(std::string_view input_name) const { return index_of(inputs, input_name, name, "input"); }
-std::size_t ModelSpec::output_index(std::string_view output_name) const { return index_of(outputs, output_name, name, "output"); }
+std::size_t ModelSpec::input_index(std::string_view input_name) const {
+    return index_of(inputs, input_name, name, "input");
+}
+std::size_t ModelSpec::output_index(std::string_view output_name) const {
+    return index_of(outputs, output_name, name, "output");
+}
 
 void ModelSpec::validate() const {
     validate_tensors(inputs, name, "input");
@@ -86,17 +93,20 @@ void ModelSpec::validate() const {
     if (max_batch_size < 0) throw InvalidArgument("model '" + name + "': max_batch_size is negative");
 }
 
-void check_tensor(const ModelSpec& model, const TensorSpec& spec, const TensorView& tensor, std::string_view direction) {
+void check_tensor(const ModelSpec& model, const TensorSpec& spec, const TensorView& tensor,
+                  std::string_view direction) {
     if (tensor.dtype() != spec.dtype) [[unlikely]] {
         refuse(model, spec, direction,
-               std::string(name_of(tensor.dtype())) + tensor.shape().to_string() + ": convert it to " + std::string(name_of(spec.dtype)));
+               std::string(name_of(tensor.dtype())) + tensor.shape().to_string() + ": convert it to " +
+                   std::string(name_of(spec.dtype)));
     }
     if (tensor.data() == nullptr && tensor.elements() > 0) [[unlikely]] {
         refuse(model, spec, direction, "a null address");
     }
     if (spec.any_rank) return;
     if (tensor.shape().rank() != spec.shape.size()) [[unlikely]] {
-        refuse(model, spec, direction, "rank " + std::to_string(tensor.shape().rank()) + ", shape " + tensor.shape().to_string());
+        refuse(model, spec, direction,
+               "rank " + std::to_string(tensor.shape().rank()) + ", shape " + tensor.shape().to_string());
     }
     for (std::size_t axis = 0; axis < spec.shape.size(); ++axis) {
         if (!spec.shape[axis].accepts(tensor.shape()[axis])) [[unlikely]] {

@@ -64,11 +64,21 @@ void copy_strided(const TensorView& view, std::size_t axis, const char* source, 
         std::memcpy(destination, source, row);
     } else {
         switch (item) {
-            case 1: copy_row<1>(source, stride, count, destination); break;
-            case 2: copy_row<2>(source, stride, count, destination); break;
-            case 4: copy_row<4>(source, stride, count, destination); break;
-            case 8: copy_row<8>(source, stride, count, destination); break;
-            default: copy_row<sizeof(std::string_view)>(source, stride, count, destination); break;
+            case 1:
+                copy_row<1>(source, stride, count, destination);
+                break;
+            case 2:
+                copy_row<2>(source, stride, count, destination);
+                break;
+            case 4:
+                copy_row<4>(source, stride, count, destination);
+                break;
+            case 8:
+                copy_row<8>(source, stride, count, destination);
+                break;
+            default:
+                copy_row<sizeof(std::string_view)>(source, stride, count, destination);
+                break;
         }
     }
     destination += row;
@@ -127,7 +137,8 @@ TensorView::TensorView(void* data, DType dtype, const Shape& shape)
 TensorView::TensorView(void* data, DType dtype, const Shape& shape, const Shape& strides_bytes)
     : TensorView(data, dtype, shape) {
     if (strides_bytes.rank() != shape.rank()) {
-        throw InvalidArgument("shape " + shape.to_string() + " and strides " + strides_bytes.to_string() + " differ in rank");
+        throw InvalidArgument("shape " + shape.to_string() + " and strides " + strides_bytes.to_string() +
+                              " differ in rank");
     }
     if (elements_ > 0) {
         for (std::size_t axis = 0; axis < shape.rank(); ++axis) {
@@ -164,15 +175,15 @@ Tensor Tensor::copy_of(const TensorView& view) {
         view.copy_to(copy.data());
         return copy;
     }
-    std::vector<std::string_view> values(view.elements());
-    view.copy_to(values.data());
-    return from_strings(values, view.shape());
+    const Tensor views = allocate(DType::bytes, view.shape());
+    view.copy_to(views.data());
+    return from_strings({views.data_as<std::string_view>(), views.elements()}, view.shape());
 }
 
 Tensor Tensor::from_strings(std::span<const std::string_view> values, const Shape& shape) {
     if (shape.elements() != values.size()) {
-        throw InvalidArgument("shape " + shape.to_string() + " has " + std::to_string(shape.elements()) + " elements, but " +
-                              std::to_string(values.size()) + " byte strings were given");
+        throw InvalidArgument("shape " + shape.to_string() + " has " + std::to_string(shape.elements()) +
+                              " elements, but " + std::to_string(values.size()) + " byte strings were given");
     }
     auto storage = make_ref<StringStorage>();
     try {
@@ -199,6 +210,8 @@ void* HostBuffer::reserve(std::size_t size_bytes) {
     return block_.get();
 }
 
-void HostBuffer::Free::operator()(void* block) const noexcept { ::operator delete(block, std::align_val_t(kTensorAlignment)); }
+void HostBuffer::Free::operator()(void* block) const noexcept {
+    ::operator delete(block, std::align_val_t(kTensorAlignment));
+}
 
 }  // namespace trtlab::core

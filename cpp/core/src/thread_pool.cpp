@@ -53,7 +53,9 @@ private:
     std::size_t size_ = 0;
 };
 
-[[noreturn]] void throw_closed(const std::string& name) { throw Closed("thread pool '" + name + "' is closed: it takes no more tasks"); }
+[[noreturn]] void throw_closed(const std::string& name) {
+    throw Closed("thread pool '" + name + "' is closed: it takes no more tasks");
+}
 
 }  // namespace
 
@@ -64,6 +66,10 @@ struct ThreadPool::State {
     /// Hands `task` to a parked worker or to the queue; false if there is no room.
     bool accept(Task& task, WakeUp& wake_up);
     void grant_room(WakeUp& wake_up);
+    void require_own_process() const {
+        if (fork.forked())
+            throw Closed("thread pool '" + options.name + "' stayed in the parent process: make one after the fork");
+    }
 
     const Options options;
     const ForkGuard fork;
@@ -121,7 +127,8 @@ void ThreadPool::State::work() {
             self.wait(Deadline(kForever), nullptr);
             task = std::move(self.task);
         }
-        if (task) {
+        const bool handed_a_task = static_cast<bool>(task);  // not so when close() woke the worker
+        if (handed_a_task) {
             try {
                 task();
             } catch (...) {
@@ -130,20 +137,23 @@ void ThreadPool::State::work() {
             task.reset();
         }
         lock.lock();
-        ++executed;
+        if (handed_a_task) ++executed;
     }
 }
 
 ThreadPool::ThreadPool(const Options& options) {
     Options resolved = options;
     if (resolved.threads == 0) resolved.threads = usable_cpus();
-    if (resolved.max_queue == 0) throw InvalidArgument("thread pool '" + resolved.name + "': max_queue is 0, at least 1 is needed");
+    if (resolved.max_queue == 0)
+        throw InvalidArgument("thread pool '" + resolved.name + "': max_queue is 0, at least 1 is needed");
     state_ = std::make_shared<State>(resolved);
     state_->idle.reserve(resolved.threads);
 
-    // Signals belong to the application's threads; a worker that took one would leave the main thread asleep.
+    // Signals belong to the application's threads; a worker that took one would leave the main thread asleep. Those that
+    // a fault raises are the faulting thread's own: blocked, they would end the process without the handler's report.
     sigset_t all, before;
     sigfillset(&all);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, fault);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         for (std::size_t i = 0; i < resolved.threads; ++i) {
@@ -156,8 +166,8 @@ ThreadPool::ThreadPool(const Options& options) {
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
         const std::size_t made = state_->threads.size();
         close();
-        throw OutOfMemory("thread pool '" + resolved.name + "': the system refused thread " + std::to_string(made + 1) + " of " +
-                          std::to_string(resolved.threads));
+        throw OutOfMemory("thread pool '" + resolved.name + "': the system refused thread " + std::to_string(made + 1) +
+                          " of " + std::to_string(resolved.threads));
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -170,7 +180,8 @@ ThreadPool::~ThreadPool() {
     }
     if (current_pool == state_.get()) {
         for (std::thread& thread : state_->threads) {
-            if (thread.get_id() == std::this_thread::get_id()) thread.detach();  // it keeps the state alive until it returns
+            if (thread.get_id() == std::this_thread::get_id())
+                thread.detach();  // it keeps the state alive until it returns
         }
     }
     std::erase_if(state_->threads, [](const std::thread& thread) { return !thread.joinable(); });
@@ -179,6 +190,8 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::post(Task task, const WaitOptions& wait) {
+    state_->require_own_process();
+    if (!task) throw InvalidArgument("thread pool '" + state_->options.name + "': the task is empty");
     Poster self;
     {
         WakeUp wake_up;
@@ -201,8 +214,8 @@ void ThreadPool::post(Task task, const WaitOptions& wait) {
             std::lock_guard lock(state_->mutex);
             if (!self.granted()) state_->posters.remove(self);
         }
-        if (self.accepted) return;
         if (interrupted) std::rethrow_exception(interrupted);
+        if (self.accepted) return;
         if (self.granted()) throw_closed(state_->options.name);
     }
     throw Overloaded("thread pool '" + state_->options.name + "': " + std::to_string(state_->options.max_queue) +
@@ -210,6 +223,8 @@ void ThreadPool::post(Task task, const WaitOptions& wait) {
 }
 
 bool ThreadPool::try_post(Task& task) {
+    state_->require_own_process();
+    if (!task) throw InvalidArgument("thread pool '" + state_->options.name + "': the task is empty");
     WakeUp wake_up;
     std::lock_guard lock(state_->mutex);
     if (state_->closed) throw_closed(state_->options.name);
@@ -217,12 +232,14 @@ bool ThreadPool::try_post(Task& task) {
 }
 
 void ThreadPool::close(Pending pending) {
+    state_->require_own_process();
     if (current_pool == state_.get()) {
-        throw InvalidArgument("thread pool '" + state_->options.name + "': close() was called by one of its own workers, which would wait for itself");
+        throw InvalidArgument("thread pool '" + state_->options.name +
+                              "': close() was called by one of its own workers, which would wait for itself");
     }
-    TaskRing dropped;
     std::vector<std::thread> joining;
     {
+        TaskRing dropped;  // gone before the join: a running task may be waiting for the future of a dropped one
         std::lock_guard lock(state_->mutex);
         state_->closed = true;
         if (pending == Pending::cancel) std::swap(dropped, state_->queue);
@@ -243,8 +260,10 @@ void ThreadPool::close(Pending pending) {
 std::size_t ThreadPool::threads() const noexcept { return state_->options.threads; }
 
 ThreadPool::Stats ThreadPool::stats() const {
+    state_->require_own_process();
     std::lock_guard lock(state_->mutex);
-    return {state_->options.threads, state_->idle.size(), state_->queue.size(), state_->posters.size(), state_->executed};
+    return {state_->options.threads, state_->idle.size(), state_->queue.size(), state_->posters.size(),
+            state_->executed};
 }
 
 }  // namespace trtlab::core

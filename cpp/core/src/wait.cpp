@@ -1,6 +1,7 @@
 #include "trtlab/core/wait.hpp"
 
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +22,10 @@ std::int64_t monotonic_now_ns() noexcept {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * kNsPerSecond + now.tv_nsec;
 }
+
+std::atomic<std::uint32_t> forks{0};
+
+void count_fork() { forks.fetch_add(1, std::memory_order_relaxed); }  // the child has one thread: nothing to order
 
 void futex_wake(const void* address, int count) noexcept {
     syscall(SYS_futex, address, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
@@ -45,7 +50,8 @@ Deadline::Deadline(std::chrono::nanoseconds timeout) : at_ns_(-1) {
     }
 }
 
-WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, const Deadline& deadline) noexcept {
+WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                      const Deadline& deadline) noexcept {
     timespec at{};
     timespec* until = nullptr;
     if (!deadline.never()) {
@@ -54,7 +60,8 @@ WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expe
         until = &at;
     }
     // FUTEX_WAIT_BITSET, because its timeout is a point in time: an interrupted wait goes on without arithmetic.
-    const long result = syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, expected, until, nullptr, FUTEX_BITSET_MATCH_ANY);
+    const long result =
+        syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, expected, until, nullptr, FUTEX_BITSET_MATCH_ANY);
     if (result == 0 || errno == EAGAIN) return WaitResult::woken;
     if (errno == ETIMEDOUT) return WaitResult::timed_out;
     return WaitResult::interrupted;
@@ -107,7 +114,16 @@ Waiter* WaitQueue::pop() noexcept {
     return first;
 }
 
-ForkGuard::ForkGuard() : pid_(getpid()) {}
-bool ForkGuard::forked() const noexcept { return getpid() != pid_; }
+ForkGuard::ForkGuard() {
+    static const bool registered = [] {
+        if (pthread_atfork(nullptr, nullptr, count_fork) != 0)
+            throw OutOfMemory("the system has no room for a fork handler");
+        return true;
+    }();
+    (void)registered;
+    born_ = forks.load(std::memory_order_relaxed);
+}
+
+bool ForkGuard::forked() const noexcept { return forks.load(std::memory_order_relaxed) != born_; }
 
 }  // namespace trtlab::core

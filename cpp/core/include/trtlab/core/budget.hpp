@@ -85,7 +85,8 @@ private:
 ///
 /// Threads: everything may be called from any thread, engine callbacks included.
 /// Blocks: only `admit`, when the queue is full.
-/// Order: jobs are staged and launched in order of admission, whatever models they belong to.
+/// Order: jobs leave the queue in order of admission, whatever models they belong to, and of those that are staged the
+/// first admitted is launched first. A job that takes long to stage does not keep a token idle: others go ahead.
 class [[gnu::visibility("default")]] ExecutionBudget {
 public:
     struct Options {
@@ -95,12 +96,12 @@ public:
     };
 
     struct Stats {
-        std::size_t executing = 0;         ///< tokens in use
+        std::size_t executing = 0;  ///< tokens in use
         std::size_t buffers_in_use = 0;
-        std::size_t queued = 0;            ///< waiting for a buffer
-        std::size_t blocked_callers = 0;   ///< threads waiting for room in the queue
-        std::uint64_t admitted = 0;        ///< since the budget was made
-        std::uint64_t overloaded = 0;      ///< refused since the budget was made
+        std::size_t queued = 0;           ///< waiting for a buffer
+        std::size_t blocked_callers = 0;  ///< threads waiting for room in the queue
+        std::uint64_t admitted = 0;       ///< since the budget was made
+        std::uint64_t overloaded = 0;     ///< refused since the budget was made
     };
 
     /// Throws InvalidArgument if max_executions is 0 or max_buffers is below it.
@@ -112,8 +113,11 @@ public:
 
     /// Takes `job` in, and stages and launches it on this thread if there is room at once. Otherwise it queues. If the
     /// queue is full it waits as `wait` allows, then throws Overloaded; the job is then untouched.
-    /// `owner` groups jobs for `cancel_queued`, `name` is the model's in messages.
-    void admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait);
+    /// `owner` groups jobs for `refuse`, `name` is the model's in messages.
+    ///
+    /// What `wait.on_signal` throws leaves here if the job did not get in. If it got in at the same moment, it is
+    /// returned instead (null otherwise), for the caller to rethrow once it has let go of the admitted job.
+    std::exception_ptr admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait);
 
     /// The engine is done with what the token stands for. True if `pump` has work to do: publish first, then pump.
     [[nodiscard]] bool give_back_execution() noexcept;
@@ -123,7 +127,8 @@ public:
     [[nodiscard]] bool give_back_both() noexcept;
 
     /// Stages and launches whatever there is room for, on this thread. Reentrant calls return at once and leave the
-    /// work to the outer one, so an engine that completes inside `launch` does not grow the stack.
+    /// work to the outer one, as does `admit`, so an engine that completes inside `launch`, and callbacks that then ask
+    /// again, do not grow the stack.
     void pump() noexcept;
 
     /// Wakes `owner`'s callers who are blocked in `admit`: they throw `error`. With `Pending::cancel` also abandons the

@@ -29,7 +29,8 @@ inline constexpr std::size_t kDTypeCount = 14;
 
 /// Bytes per element; `sizeof(std::string_view)` for `bytes`.
 constexpr std::size_t size_of(DType dtype) noexcept {
-    constexpr std::array<std::size_t, kDTypeCount> sizes{1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8, sizeof(std::string_view)};
+    constexpr std::array<std::size_t, kDTypeCount> sizes{1, 1, 2, 4, 8, 1, 2,
+                                                         4, 8, 2, 2, 4, 8, sizeof(std::string_view)};
     return sizes[static_cast<std::size_t>(dtype)];
 }
 

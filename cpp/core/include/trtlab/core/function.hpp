@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -25,6 +26,10 @@ public:
                  std::is_invocable_r_v<R, std::decay_t<F>&, Args...>)
     UniqueFunction(F&& f) {
         using Target = std::decay_t<F>;
+        if constexpr (!std::is_function_v<std::remove_reference_t<F>> &&
+                      requires(const Target& target) { target == nullptr; }) {
+            if (f == nullptr) return;  // an empty std::function or a null pointer makes an empty UniqueFunction
+        }
         if constexpr (fits<Target>()) {
             ::new (static_cast<void*>(storage_)) Target(std::forward<F>(f));
             table_ = &kInlineTable<Target>;
@@ -45,7 +50,12 @@ public:
     ~UniqueFunction() { reset(); }
 
     explicit operator bool() const noexcept { return table_ != nullptr; }
-    R operator()(Args... args) { return table_->call(storage_, std::forward<Args>(args)...); }
+    /// Throws std::bad_function_call if empty.
+    R operator()(Args... args) {
+        if (table_ == nullptr) [[unlikely]]
+            throw std::bad_function_call();
+        return table_->call(storage_, std::forward<Args>(args)...);
+    }
 
     void reset() noexcept {
         if (table_ != nullptr) std::exchange(table_, nullptr)->destroy(storage_);
@@ -65,8 +75,17 @@ private:
     }
 
     template <class Target>
+    static R invoke(Target& target, Args&&... args) {
+        if constexpr (std::is_void_v<R>) {
+            std::invoke(target, std::forward<Args>(args)...);
+        } else {
+            return std::invoke(target, std::forward<Args>(args)...);
+        }
+    }
+
+    template <class Target>
     static constexpr Table kInlineTable{
-        [](void* at, Args&&... args) -> R { return (*static_cast<Target*>(at))(std::forward<Args>(args)...); },
+        [](void* at, Args&&... args) -> R { return invoke(*static_cast<Target*>(at), std::forward<Args>(args)...); },
         [](void* from, void* to) noexcept {
             ::new (to) Target(std::move(*static_cast<Target*>(from)));
             static_cast<Target*>(from)->~Target();
@@ -75,7 +94,7 @@ private:
 
     template <class Target>
     static constexpr Table kHeapTable{
-        [](void* at, Args&&... args) -> R { return (**static_cast<Target**>(at))(std::forward<Args>(args)...); },
+        [](void* at, Args&&... args) -> R { return invoke(**static_cast<Target**>(at), std::forward<Args>(args)...); },
         [](void* from, void* to) noexcept { ::new (to) Target*(*static_cast<Target**>(from)); },
         [](void* at) noexcept { delete *static_cast<Target**>(at); }};
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "trtlab/core/model.hpp"
+#include "trtlab/core/pipeline.hpp"
 
 namespace trtlab::core {
 
@@ -16,7 +16,7 @@ namespace trtlab::core {
 /// Threads: the function runs on worker threads of the model's own, up to `concurrency` at a time, and must be
 /// thread-safe if that is above 1.
 /// Errors: what the function throws reaches the future. Outputs that do not fit the declared spec become EngineError.
-class [[gnu::visibility("default")]] FunctionModel final : public Model {
+class [[gnu::visibility("default")]] FunctionModel final : public PipelineModel {
 public:
     /// Takes inputs in the order of the spec, returns outputs in the order of the spec.
     using Function = std::function<std::vector<Tensor>(std::span<const Tensor> inputs)>;
@@ -31,17 +31,10 @@ public:
     FunctionModel(ModelSpec spec, Function function) : FunctionModel(std::move(spec), std::move(function), Options{}) {}
     ~FunctionModel() override;
 
-    const std::shared_ptr<const ModelSpec>& shared_spec() const noexcept override;
-    using Model::infer;
-    Future<Tensors> infer(std::span<const Tensor> inputs, const std::optional<WaitOptions>& queue_wait = {}) override;
-    void close(Pending pending = Pending::drain) override;
-    bool closed() const noexcept override;
-    ModelStats stats() const noexcept override;
-
 private:
     struct Impl;
     struct Request;
-    std::shared_ptr<Impl> impl_;
+    static std::shared_ptr<Pipeline> make(ModelSpec spec, Function function, const Options& options);
 };
 
 }  // namespace trtlab::core

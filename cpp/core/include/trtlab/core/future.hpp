@@ -25,7 +25,9 @@ class [[gnu::visibility("default")]] FutureStateBase : public RefCounted {
 public:
     using Callback = UniqueFunction<void()>;
 
-    bool done() const noexcept { return (status_.load(std::memory_order_acquire) & kPhase) >= kReady; }  // pairs: finish
+    bool done() const noexcept {
+        return (status_.load(std::memory_order_acquire) & kPhase) >= kReady;
+    }  // pairs: finish
     bool running() const noexcept { return (status_.load(std::memory_order_relaxed) & kPhase) == kRunning; }
     bool cancelled() const noexcept { return (status_.load(std::memory_order_acquire) & kPhase) == kCancelled; }
 
@@ -61,6 +63,7 @@ private:
     static constexpr std::uint32_t kWaiters = 8, kCallbacks = 16;
 
     void publish(std::uint32_t phase) noexcept;
+    bool park(const WaitOptions& options) const;
 
     std::mutex callbacks_mutex_;
     std::vector<Callback> callbacks_;
@@ -151,8 +154,10 @@ public:
     Promise() : state_(make_ref<FutureState<T>>()) {}
     Promise(Promise&&) noexcept = default;
     Promise& operator=(Promise&& other) noexcept {
-        Promise dropped(std::move(*this));
-        state_ = std::move(other.state_);
+        if (this != &other) {
+            const Promise dropped(std::move(*this));
+            state_ = std::move(other.state_);
+        }
         return *this;
     }
     ~Promise() {

@@ -20,7 +20,8 @@ namespace trtlab::core {
 class [[gnu::visibility("default")]] InferenceManager {
 public:
     /// Makes the model called `name` within `budget`.
-    using Loader = std::function<std::shared_ptr<Model>(const std::string& name, const std::shared_ptr<ExecutionBudget>& budget)>;
+    using Loader =
+        std::function<std::shared_ptr<Model>(const std::string& name, const std::shared_ptr<ExecutionBudget>& budget)>;
 
     explicit InferenceManager(const ExecutionBudget::Options& options = {});
     InferenceManager(const InferenceManager&) = delete;
@@ -40,7 +41,8 @@ public:
     std::shared_ptr<Model> model(std::string_view name) const;
     std::vector<std::string> names() const;
 
-    /// Takes the model out of the registry and closes it, letting what was accepted finish. Throws NotFound.
+    /// Takes the model out of the registry and closes it, letting what was accepted finish. Throws NotFound,
+    /// Closed.
     void unload(const std::string& name, Pending pending = Pending::drain);
 
     /// Closes every model and refuses new ones. Idempotent.
@@ -48,6 +50,7 @@ public:
     bool closed() const;
 
 private:
+    const ForkGuard fork_;
     const std::shared_ptr<ExecutionBudget> budget_;
     mutable std::shared_mutex mutex_;
     std::map<std::string, std::shared_ptr<Model>, std::less<>> models_;  // a null model is a name being loaded

@@ -35,7 +35,8 @@ public:
     /// Blocks: never for the answer; for room in a full queue as `queue_wait` says (default: the model's own
     /// `queue_timeout`). Throws InvalidArgument (count, dtype, rank, extent), Overloaded, Closed. What happens later
     /// reaches the future.
-    virtual Future<Tensors> infer(std::span<const Tensor> inputs, const std::optional<WaitOptions>& queue_wait = {}) = 0;
+    virtual Future<Tensors> infer(std::span<const Tensor> inputs,
+                                  const std::optional<WaitOptions>& queue_wait = {}) = 0;
 
     /// The same by name, in any order. Throws InvalidArgument on a missing or repeated name, NotFound on an unknown one.
     Future<Tensors> infer(std::initializer_list<std::pair<std::string_view, Tensor>> inputs,

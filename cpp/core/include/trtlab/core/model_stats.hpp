@@ -29,7 +29,8 @@ class StatsRecorder {
 public:
     void completed(const RequestTimes& times) noexcept {
         const auto add = [](std::atomic<std::uint64_t>& sum, auto duration) {
-            sum.fetch_add(static_cast<std::uint64_t>(std::chrono::nanoseconds(duration).count()), std::memory_order_relaxed);
+            sum.fetch_add(static_cast<std::uint64_t>(std::chrono::nanoseconds(duration).count()),
+                          std::memory_order_relaxed);
         };
         add(queue_ns_, (times.stage_begin - times.asked) + (times.launched - times.stage_end));
         add(input_ns_, times.stage_end - times.stage_begin);

@@ -66,8 +66,8 @@ public:
     struct Stats {
         std::size_t size = 0;
         std::size_t free = 0;
-        std::size_t waiting = 0;      ///< threads blocked in `acquire`
-        std::uint64_t acquired = 0;   ///< leases given since the pool was made
+        std::size_t waiting = 0;     ///< threads blocked in `acquire`
+        std::uint64_t acquired = 0;  ///< leases given since the pool was made
     };
     using OnReturn = UniqueFunction<void(T&)>;
 
@@ -77,7 +77,11 @@ public:
         : state_(std::make_shared<State>(std::move(items), std::move(on_return))) {}
 
     /// Leases an item, waiting as `options` allow.
-    [[nodiscard]] Lease<T> acquire(const WaitOptions& options = {}) { return Lease<T>(state_, state_->acquire(options)); }
+    [[nodiscard]] Lease<T> acquire(const WaitOptions& options = {}) {
+        std::shared_ptr<State> state = state_;  // first: this handle may go away while the thread waits
+        T* item = state->acquire(options);
+        return Lease<T>(std::move(state), item);
+    }
 
     /// Leases an item if one is free and nobody waits for it; otherwise an empty lease. Throws Closed.
     [[nodiscard]] Lease<T> try_acquire() {

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <atomic>
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -18,7 +18,8 @@ public:
     RefCounted& operator=(const RefCounted&) = delete;
 
     void add_ref() const noexcept {
-        refs_.fetch_add(1, std::memory_order_relaxed);  // a new reference is made from an existing one: nothing to order
+        refs_.fetch_add(1,
+                        std::memory_order_relaxed);  // a new reference is made from an existing one: nothing to order
     }
 
     void release() const noexcept {
@@ -30,8 +31,12 @@ public:
 
     std::uint32_t use_count() const noexcept { return refs_.load(std::memory_order_relaxed); }
 
+    /// How many of these objects exist in the process, idle ones in recyclers included. Back at its old value once all
+    /// that was made since is gone: tests look here for leaks.
+    static std::int64_t live() noexcept;
+
 protected:
-    RefCounted() = default;
+    RefCounted() noexcept;
     virtual ~RefCounted();
 
     /// Called when the last reference is gone. A recycled object returns itself to its home here instead.

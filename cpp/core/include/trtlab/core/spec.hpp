@@ -51,7 +51,8 @@ struct ModelSpec {
     std::string platform = {};  ///< "openvino", "function", ...
     std::vector<TensorSpec> inputs = {};
     std::vector<TensorSpec> outputs = {};
-    std::int64_t max_batch_size = 0;  ///< the largest extent of the leading axis if that is a batch axis; 0 if there is none
+    std::int64_t max_batch_size =
+        0;  ///< the largest extent of the leading axis if that is a batch axis; 0 if there is none
 
     /// Position of an input. Throws NotFound, listing the names there are.
     std::size_t input_index(std::string_view input_name) const;

@@ -97,7 +97,8 @@ public:
     Tensor() = default;
 
     /// `owner` keeps `view.data()` alive. An empty owner makes a borrowed tensor: the caller vouches for the memory.
-    explicit Tensor(const TensorView& view, Ref<const RefCounted> owner = {}) : TensorView(view), owner_(std::move(owner)) {}
+    explicit Tensor(const TensorView& view, Ref<const RefCounted> owner = {})
+        : TensorView(view), owner_(std::move(owner)) {}
 
     /// New, uninitialised memory (empty strings for `bytes`), aligned to `kTensorAlignment`. Throws OutOfMemory.
     static Tensor allocate(DType dtype, const Shape& shape);
@@ -125,7 +126,7 @@ public:
     /// At least `size_bytes` bytes; the content is lost when it grows. Throws OutOfMemory and keeps the old block.
     void* reserve(std::size_t size_bytes);
     void* data() const noexcept { return block_.get(); }
-    std::size_t capacity_bytes() const noexcept { return capacity_bytes_; }
+    std::size_t capacity_bytes() const noexcept { return block_ ? capacity_bytes_ : 0; }
 
 private:
     struct Free {

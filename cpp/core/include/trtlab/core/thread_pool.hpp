@@ -21,24 +21,24 @@ namespace trtlab::core {
 /// Threads: all members may be called from any thread; a task may post. The destructor closes, draining; on
 /// one of the pool's own workers it does not wait for that worker.
 /// Blocks: `post` and `submit` while the queue is full; `close`.
-/// Errors: they throw Overloaded when the queue stayed full, Closed after `close`. What a task throws reaches its
-/// future, or the log if it was posted.
+/// Errors: they throw Overloaded when the queue stayed full, Closed after `close` and in a forked child. What a task
+/// throws reaches its future, or the log if it was posted.
 class [[gnu::visibility("default")]] ThreadPool {
 public:
     using Task = UniqueFunction<void()>;
 
     struct Options {
-        std::size_t threads = 0;           ///< 0: as many as the process may use CPUs
-        std::size_t max_queue = 1 << 16;   ///< tasks waiting for a worker
-        std::string name = "trtlab";       ///< of the threads, as shown by debuggers and `top -H`: 15 bytes with the index
+        std::size_t threads = 0;          ///< 0: as many as the process may use CPUs
+        std::size_t max_queue = 1 << 16;  ///< tasks waiting for a worker
+        std::string name = "trtlab";  ///< of the threads, as shown by debuggers and `top -H`: 15 bytes with the index
     };
 
     struct Stats {
         std::size_t threads = 0;
-        std::size_t idle = 0;            ///< workers parked
+        std::size_t idle = 0;  ///< workers parked
         std::size_t queued = 0;
-        std::size_t blocked_callers = 0; ///< threads waiting for room in the queue
-        std::uint64_t executed = 0;      ///< tasks finished
+        std::size_t blocked_callers = 0;  ///< threads waiting for room in the queue
+        std::uint64_t executed = 0;       ///< tasks finished
     };
 
     explicit ThreadPool(const Options& options);
@@ -47,7 +47,7 @@ public:
     ThreadPool& operator=(const ThreadPool&) = delete;
     ~ThreadPool();
 
-    /// Fire and forget.
+    /// Fire and forget. What `wait.on_signal` throws leaves here even if the task was taken at the same moment.
     void post(Task task, const WaitOptions& wait = {});
 
     /// False, and `task` untouched, if the queue is full. Throws Closed.
@@ -58,11 +58,16 @@ public:
     Future<R> submit(F&& f, const WaitOptions& wait = {}) {
         Promise<R> promise;
         Future<R> future = promise.future();
-        post(
-            [promise = std::move(promise), f = std::forward<F>(f)]() mutable {
-                if (promise.try_start()) promise.fulfil(f);
-            },
-            wait);
+        try {
+            post(
+                [promise = std::move(promise), f = std::forward<F>(f)]() mutable {
+                    if (promise.try_start()) promise.fulfil(f);
+                },
+                wait);
+        } catch (...) {
+            future.cancel();  // of use if a signal interrupted the call as the task was taken
+            throw;
+        }
         return future;
     }
 

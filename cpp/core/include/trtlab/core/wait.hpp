@@ -17,10 +17,20 @@ struct WaitOptions {
     WaitOptions() = default;
     template <class Rep, class Period>
     WaitOptions(std::chrono::duration<Rep, Period> timeout_, SignalHook on_signal_ = nullptr)
-        : timeout(std::chrono::duration_cast<std::chrono::nanoseconds>(timeout_)), on_signal(on_signal_) {}
+        : timeout(saturated(timeout_)), on_signal(on_signal_) {}
 
     std::chrono::nanoseconds timeout = kForever;
     SignalHook on_signal = nullptr;
+
+private:
+    /// What is too long for nanoseconds (292 years) is for ever; what is negative, or not a number, is no time at all.
+    template <class Rep, class Period>
+    static constexpr std::chrono::nanoseconds saturated(std::chrono::duration<Rep, Period> timeout) {
+        const double ns = std::chrono::duration<double, std::nano>(timeout).count();
+        if (ns >= 9.2e18) return kForever;
+        return ns > 0 ? std::chrono::duration_cast<std::chrono::nanoseconds>(timeout)
+                      : std::chrono::nanoseconds::zero();
+    }
 };
 
 /// A point on the monotonic clock at which a wait gives up; `never()` for `kForever`.
@@ -41,7 +51,8 @@ enum class WaitResult { woken, timed_out, interrupted };
 
 /// Parks the calling thread while `word == expected`, on a Linux futex. May return `woken` spuriously.
 /// Raw futexes, because the standard library's waits hide the interruption by a signal.
-WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, const Deadline& deadline) noexcept;
+WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                      const Deadline& deadline) noexcept;
 void futex_wake_one(const std::atomic<std::uint32_t>& word) noexcept;
 void futex_wake_all(const std::atomic<std::uint32_t>& word) noexcept;
 
@@ -98,14 +109,14 @@ private:
 };
 
 /// Whether this process is a forked child of the one that made the object. Threads do not survive a fork, so whoever
-/// owns threads asks before it joins or waits for them.
+/// owns threads asks before it joins or waits for them. Asking costs one load: a handler counts the forks.
 class ForkGuard {
 public:
     ForkGuard();
     bool forked() const noexcept;
 
 private:
-    int pid_;
+    std::uint32_t born_;
 };
 
 }  // namespace trtlab::core

@@ -1,0 +1,71 @@
+"""trtlab: models behind one small interface, from Python at the speed of C++.
+
+    with trtlab.InferenceManager(max_executions=2) as manager:
+        model = manager.load("ocr-rec", "rec.onnx")
+        text = model.infer(x=batch).result(timeout=5)
+
+Everything that can be asked for an answer is a ``Model``: ``infer`` returns a ``Future`` at once. Importing this
+package loads no vendor library, no driver and not numpy.
+"""
+
+import atexit as _atexit
+import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from trtlab import errors
+from trtlab._bindings import _core
+from trtlab._bindings._core import (
+    FunctionModel,
+    Future,
+    Lease,
+    Model,
+    Pool,
+    Tensor,
+    TensorSpec,
+    ThreadPool,
+    usable_cpus,
+)
+from trtlab._version import __version__
+from trtlab.manager import InferenceManager
+
+if _TYPE_CHECKING:
+    from trtlab import openvino
+    from trtlab.bench import InferBench
+
+__all__ = [
+    "FunctionModel",
+    "Future",
+    "InferBench",
+    "InferenceManager",
+    "Lease",
+    "Model",
+    "Pool",
+    "Tensor",
+    "TensorSpec",
+    "ThreadPool",
+    "__version__",
+    "errors",
+    "openvino",
+    "usable_cpus",
+]
+
+# While Python is whole: afterwards no thread of ours needs the GIL, and no engine reads memory that Python frees.
+_atexit.register(_core._close_all)
+_os.register_at_fork(after_in_child=_core._after_fork)
+
+
+def __getattr__(name: str) -> object:
+    # Imported when first used, so that a program that serves functions pays for no engine.
+    if name == "openvino":
+        import importlib
+
+        return importlib.import_module("trtlab.openvino")
+    if name == "InferBench":
+        from trtlab.bench import InferBench
+
+        return InferBench
+    raise AttributeError(f"module 'trtlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

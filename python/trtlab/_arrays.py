@@ -1,0 +1,124 @@
+"""Values that are not arrays yet, or whose element type Python's buffer protocol cannot say.
+
+The compiled side calls this off the hot path only, so numpy is imported when the first such value comes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trtlab.errors import InvalidArgument
+
+
+def _refuse(model: str, direction: str, name: str, expected: str, problem: str) -> InvalidArgument:
+    return InvalidArgument(f"model '{model}', {direction} '{name}': expected {expected}, got {problem}")
+
+
+def as_array(value: Any, dtype: str, model: str, direction: str, name: str, expected: str) -> Any:
+    """Return ``value`` as an array of ``dtype`` ('bfloat16': its bits as uint16), or raise InvalidArgument.
+
+    Arrays keep their dtype: a wrong one is refused, never converted. Scalars and nested lists take the wanted one if
+    nothing is lost: ints fit floats and smaller ints by value, floats do not become ints.
+    """
+    import numpy as np
+
+    def refuse(problem: str) -> InvalidArgument:
+        return _refuse(model, direction, name, expected, problem)
+
+    if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
+        array = np.asarray(value)
+        if array.dtype.name == dtype:
+            return array.view(np.uint16) if dtype == "bfloat16" else array
+        raise refuse(
+            f"{array.dtype}{list(array.shape)}: convert it to {dtype}"
+            + (" (numpy has it through the package ml_dtypes)" if dtype == "bfloat16" else "")
+        )
+    if not isinstance(value, (bool, int, float, list, tuple)):
+        raise refuse(f"a {type(value).__name__}: pass an array, a number or nested lists of numbers")
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise refuse(f"nested lists that make no array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        if array.size == 0:
+            array = array.astype(np.float64)
+        else:
+            raise refuse(f"values that are no numbers (numpy reads them as {array.dtype})")
+    if dtype == "bfloat16":
+        return _bfloat16_bits(array)
+    wanted = np.dtype(dtype)
+    exact = array.size == 0 or wanted.kind == "f" or array.dtype.kind == "b" or array.dtype.kind == wanted.kind
+    if not exact and not (array.dtype.kind in "iu" and wanted.kind in "iu"):
+        raise refuse(f"{array.dtype} values, which {dtype} cannot hold without loss: convert them first")
+    with np.errstate(all="ignore"):
+        converted = array.astype(wanted)
+    if wanted.kind in "iu" and not np.array_equal(converted, array):
+        raise refuse(f"values out of the range of {dtype}")
+    return converted
+
+
+def _bfloat16_bits(array: Any) -> Any:
+    """Round to nearest even: bfloat16 is the upper half of a float32."""
+    import numpy as np
+
+    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    quieted = np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
+    return quieted.reshape(array.shape)
+
+
+def byte_strings(value: Any, model: str, direction: str, name: str) -> tuple[list[bytes], list[int]]:
+    """Return the byte strings of ``value`` in row-major order, and its shape. Text becomes UTF-8."""
+
+    def encode(item: Any) -> bytes:
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            return bytes(item)
+        raise _refuse(
+            model, direction, name, "bytes", f"a {type(item).__name__}: elements are bytes (or str, as UTF-8)"
+        )
+
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return [encode(value)], []
+    if hasattr(value, "__array__") and not isinstance(value, (list, tuple)):
+        import numpy as np
+
+        array = np.asarray(value)
+        if array.dtype.kind not in "SUO":
+            raise _refuse(model, direction, name, "bytes", f"{array.dtype}{list(array.shape)}: use a dtype of strings")
+        return [encode(item) for item in array.ravel().tolist()], list(array.shape)
+
+    items: list[bytes] = []
+
+    def walk(part: Any) -> list[int]:
+        if not isinstance(part, (list, tuple)):
+            items.append(encode(part))
+            return []
+        inner = [walk(child) for child in part]
+        if any(shape != inner[0] for shape in inner):
+            raise _refuse(model, direction, name, "bytes", "nested lists of unequal lengths")
+        return [len(part), *(inner[0] if inner else [])]
+
+    shape = walk(value)
+    return items, shape
+
+
+def to_numpy(tensor: Any) -> Any:
+    """Return a numpy array over the tensor's memory; see ``Tensor.numpy``."""
+    import numpy as np
+
+    if tensor.dtype == "bytes":
+        strings = np.empty(tensor.size, dtype=object)
+        strings[:] = tensor._byte_strings()
+        return strings.reshape(tensor.shape)
+    if tensor.dtype == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise InvalidArgument(
+                "numpy has no bfloat16 of its own: pip install ml_dtypes, or read the tensor with torch.from_dlpack"
+            ) from None
+        bits = np.frombuffer(tensor._bits(), dtype=np.uint16).view(ml_dtypes.bfloat16)
+        return bits.reshape(tensor.shape)
+    return np.asarray(memoryview(tensor))

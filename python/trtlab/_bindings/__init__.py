@@ -1,0 +1,1 @@
+"""Compiled modules, one a layer. Use the trtlab package."""

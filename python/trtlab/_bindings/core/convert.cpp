@@ -1,0 +1,231 @@
+#include "convert.hpp"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <optional>
+
+namespace trtlab::bindings {
+namespace nb = nanobind;
+using core::DType;
+
+namespace {
+
+/// Python's struct codes (https://docs.python.org/3/library/struct.html) with the size as told by the buffer, since
+/// 'l' has 4 bytes in one notation and 8 in another.
+std::optional<DType> dtype_of(char code, Py_ssize_t item_size) noexcept {
+    switch (code) {
+        case '?':
+            return item_size == 1 ? std::optional(DType::boolean) : std::nullopt;
+        case 'b':
+        case 'h':
+        case 'i':
+        case 'l':
+        case 'q':
+        case 'n':
+            switch (item_size) {
+                case 1:
+                    return DType::int8;
+                case 2:
+                    return DType::int16;
+                case 4:
+                    return DType::int32;
+                case 8:
+                    return DType::int64;
+                default:
+                    return std::nullopt;
+            }
+        case 'B':
+        case 'H':
+        case 'I':
+        case 'L':
+        case 'Q':
+        case 'N':
+            switch (item_size) {
+                case 1:
+                    return DType::uint8;
+                case 2:
+                    return DType::uint16;
+                case 4:
+                    return DType::uint32;
+                case 8:
+                    return DType::uint64;
+                default:
+                    return std::nullopt;
+            }
+        case 'e':
+            return DType::float16;
+        case 'f':
+            return DType::float32;
+        case 'd':
+            return item_size == 8 ? std::optional(DType::float64) : std::nullopt;
+        default:
+            return std::nullopt;
+    }
+}
+
+std::optional<DType> dtype_of(nb::dlpack::dtype type) noexcept {
+    if (type.lanes != 1) return std::nullopt;
+    const auto by_size = [&](DType one, DType two, DType four, DType eight) -> std::optional<DType> {
+        switch (type.bits) {
+            case 8:
+                return one;
+            case 16:
+                return two;
+            case 32:
+                return four;
+            case 64:
+                return eight;
+            default:
+                return std::nullopt;
+        }
+    };
+    switch (static_cast<nb::dlpack::dtype_code>(type.code)) {
+        case nb::dlpack::dtype_code::Bool:
+            return type.bits == 8 ? std::optional(DType::boolean) : std::nullopt;
+        case nb::dlpack::dtype_code::Int:
+            return by_size(DType::int8, DType::int16, DType::int32, DType::int64);
+        case nb::dlpack::dtype_code::UInt:
+            return by_size(DType::uint8, DType::uint16, DType::uint32, DType::uint64);
+        case nb::dlpack::dtype_code::Float:
+            return type.bits == 8 ? std::nullopt
+                                  : by_size(DType::float16, DType::float16, DType::float32, DType::float64);
+        case nb::dlpack::dtype_code::Bfloat:
+            return type.bits == 16 ? std::optional(DType::bfloat16) : std::nullopt;
+        default:
+            return std::nullopt;
+    }
+}
+
+/// A DLPack import, freed under the GIL.
+class BorrowedArray final : public Garbage {
+public:
+    explicit BorrowedArray(nb::ndarray<nb::ro> array_) : array(std::move(array_)) {}
+    const nb::ndarray<nb::ro> array;
+};
+
+std::string name_of_type(nb::handle value) { return nb::cast<std::string>(nb::str(nb::type_name(value.type()))); }
+
+}  // namespace
+
+bool lent_by_python(const core::Tensor& tensor) noexcept {
+    return dynamic_cast<const Garbage*>(tensor.owner().get()) != nullptr;
+}
+
+void Conversion::refuse(const core::TensorSpec& spec, const std::string& problem) const {
+    throw core::InvalidArgument("model '" + model_.name + "', " + direction_ + " '" + spec.name + "': expected " +
+                                spec.to_string() + ", got " + problem);
+}
+
+void Conversion::refuse_device(nb::handle value, const core::TensorSpec& spec, int device) const {
+    refuse(spec, "a " + name_of_type(value) + " in memory of another device (DLPack device type " +
+                     std::to_string(device) + "): this model reads host memory, copy it there first");
+}
+
+bool Conversion::from_buffer(nb::handle value, const core::TensorSpec& spec, core::Tensor& tensor) {
+    // A value may take two: the buffer that could not be used, and that of the array made from it.
+    if (!buffers_) buffers_ = BorrowedBuffers::make(2 * count_);
+    Py_buffer* view = buffers_->next();
+    if (PyObject_GetBuffer(value.ptr(), view, PyBUF_FORMAT | PyBUF_STRIDES) != 0) {
+        buffers_->forget_last();
+        PyErr_Clear();
+        return false;
+    }
+    const char* format = view->format == nullptr ? "B" : view->format;
+    const bool swapped = *format == '>' || *format == '!';
+    if (*format == '@' || *format == '=' || *format == '<' || swapped) ++format;
+    const std::optional<DType> dtype =
+        format[0] != '\0' && format[1] == '\0' ? dtype_of(format[0], view->itemsize) : std::nullopt;
+    if (!dtype) return false;
+    if (swapped && view->itemsize > 1) {
+        refuse(spec, "an array of the other byte order (format '" + std::string(view->format) +
+                         "'): convert it with array.astype(array.dtype.newbyteorder('='))");
+    }
+    if (view->ndim > static_cast<int>(core::kMaxRank)) {
+        refuse(spec, "an array of rank " + std::to_string(view->ndim) + ", above the supported " +
+                         std::to_string(core::kMaxRank));
+    }
+    static_assert(sizeof(Py_ssize_t) == sizeof(std::int64_t));
+    std::array<std::int64_t, core::kMaxRank> shape{}, strides{};
+    // ctypes leaves the strides out, although they were asked for: its arrays are dense.
+    std::int64_t dense = view->itemsize;
+    for (int axis = view->ndim; axis-- > 0;) {
+        shape[axis] = view->shape[axis];
+        strides[axis] = view->strides != nullptr ? view->strides[axis] : dense;
+        dense *= shape[axis];
+    }
+    const auto rank = static_cast<std::size_t>(view->ndim);
+    tensor = core::Tensor(core::TensorView(view->buf, *dtype, core::Shape(std::span(shape.data(), rank)),
+                                           core::Shape(std::span(strides.data(), rank))),
+                          buffers_);
+    return true;
+}
+
+core::Tensor Conversion::from_dlpack(nb::handle value, const core::TensorSpec& spec) {
+    // Asked first, as the protocol wants it: an exporter on another device fails in ways that say less.
+    if (nb::hasattr(value, "__dlpack_device__")) {
+        const int device = nb::cast<int>(nb::object(value.attr("__dlpack_device__")())[0]);
+        if (device != nb::device::cpu::value && device != nb::device::cuda_host::value)
+            refuse_device(value, spec, device);
+    }
+    nb::ndarray<nb::ro> array;
+    if (!nb::try_cast(value, array)) {
+        PyErr_Clear();
+        refuse(spec,
+               "a " + name_of_type(value) + " whose DLPack export failed (a tensor that requires grad? use .detach())");
+    }
+    if (array.device_type() != nb::device::cpu::value && array.device_type() != nb::device::cuda_host::value) {
+        refuse_device(value, spec, array.device_type());
+    }
+    const std::optional<DType> dtype = dtype_of(array.dtype());
+    if (!dtype) refuse(spec, "a " + name_of_type(value) + " of an element type that has no equivalent here");
+    std::vector<std::int64_t> shape, strides;
+    for (std::size_t axis = 0; axis < array.ndim(); ++axis) {
+        shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
+        strides.push_back(array.stride(axis) * static_cast<std::int64_t>(core::size_of(*dtype)));
+    }
+    const core::TensorView view(const_cast<void*>(static_cast<const void*>(array.data())), *dtype, core::Shape(shape),
+                                core::Shape(strides));
+    return core::Tensor(view, core::make_ref<BorrowedArray>(std::move(array)));
+}
+
+core::Tensor Conversion::from_strings(nb::handle value, const core::TensorSpec& spec) {
+    // -> (list of bytes in row-major order, shape)
+    const nb::object flat =
+        nb::module_::import_("trtlab._arrays").attr("byte_strings")(value, model_.name, direction_, spec.name);
+    const nb::list items = nb::cast<nb::list>(flat[0]);
+    std::vector<std::string_view> views;
+    views.reserve(nb::len(items));
+    for (nb::handle item : items) {
+        const nb::bytes bytes = nb::cast<nb::bytes>(item);
+        views.emplace_back(static_cast<const char*>(bytes.data()), bytes.size());
+    }
+    const auto shape = nb::cast<std::vector<std::int64_t>>(flat[1]);
+    return core::Tensor::from_strings(views, core::Shape(shape));
+}
+
+core::Tensor Conversion::operator()(nb::handle value, const core::TensorSpec& spec) {
+    if (nb::isinstance<core::Tensor>(value)) return *nb::inst_ptr<core::Tensor>(value);
+    if (spec.dtype == DType::bytes) return from_strings(value, spec);
+    core::Tensor tensor;
+    if (PyObject_CheckBuffer(value.ptr()) != 0 && from_buffer(value, spec, tensor)) return tensor;
+    if (nb::hasattr(value, "__dlpack__") && !nb::hasattr(value, "__array_interface__")) return from_dlpack(value, spec);
+    // Scalars, nested lists, and arrays whose element type the buffer protocol cannot say.
+    const nb::object array = nb::module_::import_("trtlab._arrays")
+                                 .attr("as_array")(value, std::string(core::name_of(spec.dtype)), model_.name,
+                                                   direction_, spec.name, spec.to_string());
+    if (PyObject_CheckBuffer(array.ptr()) == 0 || !from_buffer(array, spec, tensor)) {
+        refuse(spec, "a " + name_of_type(value) + " that is no array of numbers");
+    }
+    if (spec.dtype == DType::bfloat16) {
+        // numpy has no bfloat16: as_array gave the bits.
+        return core::Tensor(core::TensorView(tensor.data(), DType::bfloat16, tensor.shape(), tensor.strides_bytes()),
+                            tensor.owner());
+    }
+    return tensor;
+}
+
+}  // namespace trtlab::bindings

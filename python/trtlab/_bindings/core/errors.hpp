@@ -1,0 +1,40 @@
+#pragma once
+
+#include <string>
+
+#include "garbage.hpp"
+#include "trtlab/core/error.hpp"
+
+namespace trtlab::bindings {
+
+/// A Python exception on its way through C++: raised again, as the same object, when it reaches Python.
+class PythonError final : public core::Error {
+public:
+    /// Takes over the error that Python has set. Needs the GIL.
+    static PythonError fetch();
+    ~PythonError() override;
+
+    /// Raises it in Python. Needs the GIL.
+    void restore() const noexcept;
+    const core::Ref<HeldObject>& held() const noexcept { return exception_; }
+
+private:
+    PythonError(const std::string& message, core::Ref<HeldObject> exception)
+        : core::Error(message), exception_(std::move(exception)) {}
+    core::Ref<HeldObject> exception_;
+};
+
+/// A `core::SignalHook`: runs pending Python signal handlers; what they raise ends the wait.
+void check_signals();
+
+/// Turns the C++ exception being handled into the Python error of the same name. Needs the GIL.
+void raise_current_exception() noexcept;
+void bind_errors();
+
+/// How often this process is the child of a fork since the module was imported. Objects of an earlier generation lost
+/// their threads: they are refused, and never destroyed.
+int generation() noexcept;
+void note_fork() noexcept;
+void refuse_forked(int made_in, const char* what);
+
+}  // namespace trtlab::bindings

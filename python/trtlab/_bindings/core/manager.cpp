@@ -1,0 +1,97 @@
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "manager.hpp"
+
+namespace trtlab::bindings {
+namespace nb = nanobind;
+
+namespace {
+nb::str key(const std::string& name) { return nb::str(name.data(), name.size()); }
+}  // namespace
+
+nb::object ManagerHandle::load(const std::string& name, const core::InferenceManager::Loader& loader) {
+    core::InferenceManager& manager = *(*handle_);
+    std::shared_ptr<core::Model> model;
+    {
+        const ReleasedGil unlocked;
+        model = manager.load(name, loader);
+    }
+    nb::object handle = nb::cast(ModelHandle(std::move(model)));
+    models_[key(name)] = handle;
+    return handle;
+}
+
+nb::object ManagerHandle::register_model(const std::string& name, nb::object model) {
+    const std::shared_ptr<core::Model> shared = nb::inst_ptr<ModelHandle>(model)->shared();
+    {
+        core::InferenceManager& manager = *(*handle_);
+        const ReleasedGil unlocked;
+        manager.register_model(name, shared);
+    }
+    models_[key(name)] = model;
+    return model;
+}
+
+nb::object ManagerHandle::model(const std::string& name) const {
+    const std::shared_ptr<core::Model> found = handle_->model(name);
+    if (models_.contains(key(name))) return models_[key(name)];
+    return nb::cast(ModelHandle(found));
+}
+
+void ManagerHandle::unload(const std::string& name, bool cancel_pending) {
+    core::InferenceManager& manager = *(*handle_);
+    (void)manager.model(name);
+    if (models_.contains(key(name))) nb::del(models_[key(name)]);
+    const ReleasedGil unlocked;
+    manager.unload(name, cancel_pending ? core::Pending::cancel : core::Pending::drain);
+}
+
+void ManagerHandle::close(bool cancel_pending) {
+    core::InferenceManager& manager = *(*handle_);
+    models_.clear();
+    const ReleasedGil unlocked;
+    manager.close(cancel_pending ? core::Pending::cancel : core::Pending::drain);
+}
+
+nb::dict ManagerHandle::stats() const {
+    const core::ExecutionBudget& budget = *handle_->budget();
+    const core::ExecutionBudget::Stats stats = budget.stats();
+    nb::dict named;
+    named["executing"] = stats.executing;
+    named["buffers_in_use"] = stats.buffers_in_use;
+    named["queued"] = stats.queued;
+    named["blocked_callers"] = stats.blocked_callers;
+    named["admitted"] = stats.admitted;
+    named["overloaded"] = stats.overloaded;
+    named["max_executions"] = budget.options().max_executions;
+    named["max_buffers"] = budget.options().max_buffers;
+    named["max_queue"] = budget.options().max_queue;
+    return named;
+}
+
+void bind_manager(nb::module_& module) {
+    nb::class_<core::InferenceManager::Loader>(module, "Loader",
+                                               "How an engine loads a model; made by the engine's module.");
+    nb::class_<ManagerHandle>(module, "InferenceManager", "See trtlab.InferenceManager.")
+        .def(
+            "__init__",
+            [](ManagerHandle* self, std::size_t max_executions, std::size_t max_buffers, std::size_t max_queue) {
+                new (self) ManagerHandle(std::make_shared<core::InferenceManager>(core::ExecutionBudget::Options{
+                    .max_executions = max_executions, .max_buffers = max_buffers, .max_queue = max_queue}));
+            },
+            nb::arg("max_executions"), nb::arg("max_buffers"), nb::arg("max_queue"))
+        .def("load", &ManagerHandle::load, nb::arg("name"), nb::arg("loader"),
+             nb::sig("def load(self, name: str, loader: Loader) -> Model"))
+        .def("register", &ManagerHandle::register_model, nb::arg("name"), nb::arg("model"),
+             nb::sig("def register(self, name: str, model: Model) -> Model"))
+        .def("model", &ManagerHandle::model, nb::arg("name"), nb::sig("def model(self, name: str) -> Model"))
+        .def("names", [](const ManagerHandle& self) { return self.manager().names(); })
+        .def("unload", &ManagerHandle::unload, nb::arg("name"), nb::arg("cancel_pending") = false)
+        .def("close", &ManagerHandle::close, nb::arg("cancel_pending") = false)
+        .def_prop_ro("closed", [](const ManagerHandle& self) { return self.manager().closed(); })
+        .def("stats", &ManagerHandle::stats, nb::sig("def stats(self) -> dict[str, int]"));
+}
+
+}  // namespace trtlab::bindings

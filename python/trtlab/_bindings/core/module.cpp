@@ -1,0 +1,42 @@
+#include "module.hpp"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+
+#include "trtlab/core/thread_pool.hpp"
+
+namespace nb = nanobind;
+
+NB_MODULE(_core, module) {
+    using namespace trtlab::bindings;
+    // Objects that a program still holds when it ends are no leak.
+    nb::set_leak_warnings(false);
+    module.doc() = "Bindings of trtlab::core. Use the trtlab package.";
+    bind_errors();
+    bind_tensor(module);
+    bind_future(module);
+    bind_model(module);
+    bind_manager(module);
+    bind_pools(module);
+    bind_infer_bench(module);
+    module.def("usable_cpus", &trtlab::core::usable_cpus,
+               "CPUs that this process may use: its affinity mask, capped by the cgroup's quota.");
+    module.def("_close_all", &close_all,
+               "Close everything that has threads, cancelling what has not begun. For interpreter exit.");
+    module.def(
+        "_after_fork",
+        [] {
+            note_fork();
+            forget_after_fork();
+        },
+        "For os.register_at_fork, in the child.");
+    module.def(
+        "_live_objects",
+        [] {
+            Garbage::collect();
+            BorrowedBuffers::free_idle();
+            return trtlab::core::RefCounted::live();
+        },
+        "Reference-counted C++ objects alive in the process. For leak tests.");
+    module.def("_collect", &Garbage::collect, "Gives back what finished requests had borrowed from Python.");
+}

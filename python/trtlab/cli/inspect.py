@@ -1,0 +1,50 @@
+"""``trtlab inspect``: what a model takes and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trtlab.cli import terminal
+from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, shape_text, spec_json
+
+
+@click.command()
+@model_argument
+@engine_options
+@json_option
+def inspect(model: Path, as_json: bool, **engine: Any) -> None:
+    """Show the inputs and outputs of MODEL, an ONNX file or an OpenVINO IR (.xml)."""
+    with loaded(model, **engine, executions=1) as (_, found):
+        size_bytes = model.stat().st_size
+        weights = model.with_suffix(".bin")
+        if model.suffix == ".xml" and weights.is_file():
+            size_bytes += weights.stat().st_size
+        max_batch = _max_batch(found.max_batch_size)
+        if as_json:
+            terminal.print_json(
+                {
+                    "file": str(model),
+                    "size_bytes": size_bytes,
+                    "platform": found.platform,
+                    "max_batch_size": max_batch,
+                    "inputs": [spec_json(spec) for spec in found.inputs],
+                    "outputs": [spec_json(spec) for spec in found.outputs],
+                }
+            )
+            return
+        batch = "any batch" if max_batch is None else f"batch up to {max_batch}" if max_batch else "no batch axis"
+        print(f"{model}: {terminal.size(size_bytes)}, on {found.platform}, {batch}")
+        rows = [
+            (direction, spec.name, spec.dtype, shape_text(spec.shape))
+            for direction, specs in (("input", found.inputs), ("output", found.outputs))
+            for spec in specs
+        ]
+        terminal.print_table(("", "name", "dtype", "shape"), rows, left=4)
+
+
+def _max_batch(size: int) -> int | None:
+    """None for a leading axis without bound, 0 for none."""
+    return None if size == 2**63 - 1 else size

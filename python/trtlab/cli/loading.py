@@ -1,0 +1,123 @@
+"""Options that several commands share, and the model that they load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trtlab import InferenceManager, Model, TensorSpec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+Shape = tuple["int | None | tuple[int, int | None]", ...]
+
+
+def model_argument(command: Command) -> Command:
+    """MODEL: a file."""
+    return click.argument("model", type=click.Path(path_type=Path))(command)
+
+
+def engine_options(command: Command) -> Command:
+    """--device, --streams, --threads, --precision."""
+    options = (
+        click.option("--device", default="auto", show_default=True, help="cpu, or auto for the best there is."),
+        click.option(
+            "--streams",
+            type=click.IntRange(min=1),
+            help="Requests computed side by side.  [default: as many as execute]",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="Of all streams together.  [default: the usable CPUs]"
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+            default="float32",
+            show_default=True,
+            help="What float32 is computed in.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def json_option(command: Command) -> Command:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")(command)
+
+
+def numbers(
+    kind: type[int] | type[float], signed: bool = False
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...] | None]:
+    """Return a callback that makes "1,2,4" a tuple of ``kind``; above 0 unless ``signed``."""
+
+    def parse(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[Any, ...] | None:
+        if text is None:
+            return None
+        try:
+            parsed = tuple(kind(part) for part in text.split(","))
+            if not all(math.isfinite(number) and (signed or number > 0) for number in parsed):
+                raise ValueError
+        except ValueError:
+            least = "" if signed else " above 0"
+            raise click.BadParameter(
+                f"expected numbers{least} with commas between them, got {text!r}", context, parameter
+            ) from None
+        return parsed
+
+    return parse
+
+
+@contextmanager
+def loaded(
+    file: Path,
+    *,
+    device: str,
+    streams: int | None,
+    threads: int | None,
+    precision: str,
+    executions: int | None = None,
+) -> Iterator[tuple[InferenceManager, Model]]:
+    """Load the file into a manager of its own; what still runs when the block is left by an exception is cancelled."""
+    manager = InferenceManager(max_executions=executions)
+    try:
+        yield (
+            manager,
+            manager.load(file.stem, file, device=device, streams=streams, threads=threads, precision=precision),
+        )
+    except BaseException:
+        manager.close(cancel_pending=True)
+        raise
+    manager.close()
+
+
+def shape_text(shape: Shape | None) -> str:
+    """Return "1x3x?x1..32"; "scalar" for rank 0, "any" for any rank."""
+    if shape is None:
+        return "any"
+    return "x".join(map(axis_text, shape)) or "scalar"
+
+
+def axis_text(axis: int | None | tuple[int, int | None]) -> str:
+    """Return "3", "?", "1..32" or "4..": what one axis accepts."""
+    if axis is None:
+        return "?"
+    if isinstance(axis, int):
+        return str(axis)
+    return f"{axis[0]}..{'' if axis[1] is None else axis[1]}"
+
+
+def shape_json(shape: Shape | None) -> list[Any] | None:
+    """Return an int, null or [min, max] for each axis; None for any rank."""
+    return None if shape is None else [list(axis) if isinstance(axis, tuple) else axis for axis in shape]
+
+
+def spec_json(spec: TensorSpec) -> dict[str, Any]:
+    """Return name, dtype and shape."""
+    return {"name": spec.name, "dtype": spec.dtype, "shape": shape_json(spec.shape)}

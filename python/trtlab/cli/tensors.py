@@ -1,0 +1,159 @@
+"""From what is given on the command line to a model's inputs: files, shapes, random values."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtlab import Model, TensorSpec
+from trtlab.cli.images import ImageOptions, read_image
+from trtlab.cli.loading import axis_text, shape_text
+from trtlab.errors import InvalidArgument, NotFound
+
+Array = np.ndarray[Any, Any]
+
+MAX_BYTES = 2**40
+
+
+def split_name(text: str, model: Model, what: str) -> tuple[TensorSpec, str]:
+    """Split "name=rest"; the name may be left out if the model has one input, and may hold "=" itself."""
+    specs = model.inputs
+    named = [spec for spec in specs if text.startswith(f"{spec.name}=")]
+    if named:
+        spec = max(named, key=lambda spec: len(spec.name))
+        return spec, text[len(spec.name) + 1 :]
+    if len(specs) == 1 and ("=" not in text or Path(text).is_file()):
+        return specs[0], text
+    raise NotFound(
+        f"{what} {text!r}: expected NAME=... with an input of model '{model.name}': "
+        + ", ".join(f"{spec.name} {spec.dtype}[{shape_text(spec.shape)}]" for spec in specs)
+    )
+
+
+def read_inputs(texts: Sequence[str], model: Model, image: ImageOptions) -> dict[str, Array]:
+    """Read every "name=file"; files for the same name are joined along the first axis."""
+    parts: dict[str, list[Array]] = {}
+    for text in texts:
+        if text.endswith(".npz") and Path(text).is_file():
+            for name, array in _read_npz(Path(text)).items():
+                parts.setdefault(name, []).append(array)
+            continue
+        spec, file = split_name(text, model, "--input")
+        parts.setdefault(spec.name, []).append(_read(Path(file), spec, image))
+    return {name: _joined(name, arrays) for name, arrays in parts.items()}
+
+
+def parse_shapes(texts: Sequence[str], model: Model) -> dict[str, tuple[int, ...]]:
+    """Parse every "name=1x3x224x224" (commas do too)."""
+    shapes = {}
+    for text in texts:
+        spec, dims = split_name(text, model, "--shape")
+        try:
+            shape = tuple(int(dim) for dim in dims.replace("x", ",").split(",")) if dims else ()
+        except ValueError:
+            raise InvalidArgument(f"--shape {text!r}: expected a shape like 1x3x224x224, got {dims!r}") from None
+        if any(dim < 0 for dim in shape):
+            raise InvalidArgument(f"--shape {text!r}: an extent is at least 0")
+        shapes[spec.name] = shape
+    return shapes
+
+
+def random_inputs(
+    model: Model, shapes: dict[str, tuple[int, ...]], batch: int | None, seed: int
+) -> tuple[dict[str, Array], list[str]]:
+    """Make an array for every input, the same for the same seed, and say in words which axes had to be guessed.
+
+    Floats are in [0, 1). Integers are 0 or 1: valid as an index into any table, and as a mask.
+    """
+    generator = np.random.default_rng(seed)
+    arrays, guessed = {}, []
+    for spec in model.inputs:
+        shape = shapes.get(spec.name)
+        if shape is None:
+            if spec.shape is None:
+                raise InvalidArgument(f"input '{spec.name}' takes any rank: say which with --shape {spec.name}=...")
+            shape = tuple(_extent(axis, batch if index == 0 else None) for index, axis in enumerate(spec.shape))
+            axes = [
+                f"{index} ({axis_text(axis)})"
+                for index, axis in enumerate(spec.shape)
+                if not isinstance(axis, int) and (index > 0 or batch is None)
+            ]
+            if axes and axes != ["0 (?)"]:
+                guessed.append(
+                    f"input '{spec.name}' leaves axis {', '.join(axes)} open; taken is {shape_text(shape)}, "
+                    f"--shape {spec.name}=... says otherwise"
+                )
+        arrays[spec.name] = _random(generator, spec, shape)
+    return arrays, guessed
+
+
+def _extent(axis: int | None | tuple[int, int | None], wanted: int | None) -> int:
+    if isinstance(axis, int):
+        return axis
+    if wanted is not None:
+        return wanted
+    return 1 if axis is None else max(1, axis[0])
+
+
+def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
+    # Before numpy tries: an extent too many is a slip, and should not take the machine's memory.
+    elements = 1
+    for dim in shape:
+        elements *= dim
+    if elements * 8 > MAX_BYTES:
+        raise InvalidArgument(
+            f"input '{spec.name}': {shape_text(shape)} has {elements} elements; choose another with --shape"
+        )
+    if spec.dtype == "bytes":
+        return np.full(shape, b"trtlab", dtype="S6")
+    if spec.dtype == "bool":
+        return generator.integers(0, 2, shape).astype(np.bool_)
+    if spec.dtype == "bfloat16":
+        return generator.random(shape, np.float32).tolist()
+    if spec.dtype.startswith("float"):
+        return generator.random(shape, np.float32).astype(spec.dtype)
+    return generator.integers(0, 2, shape).astype(spec.dtype)
+
+
+def _read(file: Path, spec: TensorSpec, image: ImageOptions) -> Array:
+    if not file.is_file():
+        raise NotFound(f"input '{spec.name}': there is no file {file}")
+    if file.suffix == ".npz":
+        arrays = _read_npz(file)
+        if spec.name in arrays:
+            return arrays[spec.name]
+        if len(arrays) == 1:
+            return next(iter(arrays.values()))
+        raise NotFound(
+            f"input '{spec.name}': {file} holds {', '.join(arrays) or 'nothing'}; expected '{spec.name}' or one array"
+        )
+    if file.suffix == ".npy":
+        try:
+            return np.asarray(np.load(file, allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            raise InvalidArgument(f"input '{spec.name}': {file} is no array that numpy reads: {error}") from None
+    return read_image(file, spec, image)
+
+
+def _read_npz(file: Path) -> dict[str, Array]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InvalidArgument(f"{file} is no archive of arrays that numpy reads: {error}") from None
+
+
+def _joined(name: str, arrays: list[Array]) -> Array:
+    if len(arrays) == 1:
+        return arrays[0]
+    try:
+        return np.concatenate(arrays)
+    except ValueError as error:
+        shapes = ", ".join(f"{array.dtype}[{shape_text(array.shape)}]" for array in arrays)
+        raise InvalidArgument(
+            f"input '{name}': {len(arrays)} files do not make one batch: {shapes} ({error})"
+        ) from None
