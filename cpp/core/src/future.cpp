@@ -8,14 +8,6 @@
 namespace trtlab::core {
 namespace {
 
-void relax() noexcept {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
 /// How long this thread's next wait spins before it parks: as long as parking and waking cost, if the wait before it was
 /// over in such a time, and next to nothing if it was not. Spinning for about that cost is never worse than twice the
 /// better choice (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); looking at the
@@ -124,7 +116,7 @@ bool FutureStateBase::wait(const WaitOptions& options) const {
     do {
         for (int i = 0; i < 16; ++i) {
             if (done()) return true;
-            relax();
+            spin_pause();
         }
     } while (SpinTime::Clock::now() < spin_until);
 
