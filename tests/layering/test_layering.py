@@ -20,7 +20,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc"
 STANDARD = re.compile(r"[a-z_]+")
 # What Linux offers to everybody. dlfcn.h is not here: opening libraries is the business of the engine layers.
 LINUX = re.compile(
-    r"(errno|fcntl|limits|poll|pthread|sched|signal|stdint|time|unistd|immintrin|(linux|sys)/\w+)\.h"
+    r"(cxxabi|errno|fcntl|limits|poll|pthread|sched|signal|stdint|time|unistd|(linux|sys)/\w+)\.h"
 )
 
 

@@ -12,6 +12,7 @@
 
 #include "models.hpp"
 #include "trtlab/core/error.hpp"
+#include "trtlab/core/thread_pool.hpp"
 
 namespace trtlab::openvino::test {
 namespace {
@@ -41,6 +42,14 @@ std::string temporary_folder(const std::string& name) {
     std::filesystem::remove_all(folder);
     std::filesystem::create_directories(folder);
     return folder.string();
+}
+
+TEST(Library, OfAnotherKindIsNamedWithWhatItLacks) {
+    Dl_info info{};
+    ASSERT_NE(dladdr(reinterpret_cast<const void*>(&core::usable_cpus), &info), 0);
+    const std::string path = std::filesystem::absolute(info.dli_fname).string();
+    EXPECT_THAT(message_of<core::EngineError>([&] { Library::open({.path = path}); }),
+                AllOf(HasSubstr(path), HasSubstr("ov_core_create"), HasSubstr("trtlab[cpu]")));
 }
 
 TEST(Library, TellsItsVersionItsFileAndItsDevices) {

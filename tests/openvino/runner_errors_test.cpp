@@ -46,8 +46,19 @@ TEST(RunnerErrors, FilesThatAreNoModelsAreInvalidArguments) {
     EXPECT_THAT(load_file(write_file("text.onnx", "this is not a model")),
                 AllOf(HasSubstr("'ocr'"), HasSubstr("ONNX")));
     EXPECT_THAT(load_file(write_file("short.onnx", small_onnx().substr(0, 40))), HasSubstr("bytes early"));
+    EXPECT_THAT(load_file(write_file("other.xml", "<?xml version=\"1.0\"?><!-- <net --><html version=\"1\"></html>")),
+                AllOf(HasSubstr("'ocr'"), HasSubstr("no OpenVINO IR")));
+    EXPECT_THAT(load_file(write_file("bare.xml", "<net><layers></net>")), HasSubstr("no OpenVINO IR"));
     EXPECT_THAT(load_file(testing::TempDir()), HasSubstr("directory"));
     EXPECT_THAT(load_file(""), HasSubstr("path is empty"));
+}
+
+TEST(RunnerErrors, WeightsBesideAnOnnxModelAreRefused) {
+    const std::string model = small_onnx();
+    const std::vector<std::byte> weights(4);
+    EXPECT_THAT(message_of<core::InvalidArgument>(
+                    [&] { Runner::load_from_memory(library(), bytes_of(model), named("ocr"), weights); }),
+                AllOf(HasSubstr("'ocr'"), HasSubstr("weights")));
 }
 
 TEST(RunnerErrors, EveryTruncationOfAnOnnxModelIsAnErrorOfOurs) {

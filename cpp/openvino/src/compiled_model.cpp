@@ -163,6 +163,9 @@ std::shared_ptr<const CompiledModel> compile(const std::shared_ptr<Library>& lib
         const MappedFile file(source.path, what);
         format = read_format(file.bytes(), what + " ('" + source.path + "')");
     }
+    if (format.kind == ModelFormat::Kind::onnx && !source.weights.empty()) {
+        throw core::InvalidArgument(what + ": weights go with the bytes of an IR; an ONNX model holds its own");
+    }
     const Handle<ov_model_t> model =
         source.path.empty() ? read_bytes(state, source, what) : read_file(state, source.path, what);
 

@@ -25,14 +25,6 @@ constexpr int kPausesPerLook = 32;  // some 1 us between looks at the clock
 // before another is woken, or made. Far more than finishing takes, unless it runs a long callback.
 constexpr std::chrono::microseconds kFinishing{3};
 
-void relax() noexcept {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
 enum Signal : std::uint32_t { kIdle, kParked, kWork, kStop };
 
 }  // namespace
@@ -62,7 +54,7 @@ struct Lanes::Lane {
             const auto give_up = Clock::now() + kSpin;
             do {
                 for (int i = 0; i < kPausesPerLook && seen == kIdle; ++i) {
-                    relax();
+                    core::spin_pause();
                     seen = signal.load(std::memory_order_acquire);
                 }
             } while (seen == kIdle && Clock::now() < give_up);
@@ -129,7 +121,7 @@ void Lanes::submit(LaneTask& task) {
     }
     if (try_submit(task, state_->spin)) return;
     const auto give_up = Clock::now() + kFinishing;
-    while (state_->finishing.load(std::memory_order_relaxed) != 0 && Clock::now() < give_up) relax();
+    while (state_->finishing.load(std::memory_order_relaxed) != 0 && Clock::now() < give_up) core::spin_pause();
     (void)try_submit(task, false);
 }
 

@@ -28,10 +28,14 @@ constexpr std::string_view kKnownLine = "2026.";
 
 /// What was tried, for the message if nothing opens.
 struct Attempts {
+    std::string opened;
     std::string text;
 
     void* open(const std::string& file) {
-        if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+        if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+            opened = file;
+            return handle;
+        }
         const char* reason = dlerror();
         text += "\n  " + (reason != nullptr ? std::string(reason) : file);
         return nullptr;
@@ -69,7 +73,10 @@ void* open_by_soname(Attempts& attempts) {
     for (char minor = '9'; minor >= '0'; --minor) {
         for (char patch = '3'; patch >= '0'; --patch) {
             const std::string name = std::string(kFile) + ".26" + minor + patch;
-            if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+            if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+                attempts.opened = name;
+                return handle;
+            }
         }
     }
     attempts.text +=
@@ -77,7 +84,8 @@ void* open_by_soname(Attempts& attempts) {
     return nullptr;
 }
 
-void* find_and_open(const Library::Options& options) {
+/// Also sets `opened`, to what the loader was asked for.
+void* find_and_open(const Library::Options& options, std::string& opened) {
     Attempts attempts;
     void* handle = nullptr;
     if (!options.path.empty()) {
@@ -96,6 +104,7 @@ void* find_and_open(const Library::Options& options) {
                                 "*, could not be opened; tried:" + attempts.text + "\n" + std::string(kInstall) +
                                 ", or set " + kVariable + " to the library's path");
     }
+    opened = attempts.opened;
     return handle;
 }
 
@@ -140,7 +149,7 @@ void resolve(void* handle, Library::State& state) {
 
 std::shared_ptr<Library> Library::open(const Options& options) {
     auto state = std::make_unique<State>();
-    resolve(find_and_open(options), *state);
+    resolve(find_and_open(options, state->path), *state);
     state->api.check(state->api.core_create(&state->core), "OpenVINO's core could not be created");
     // Owned from here on, so that a failing probe frees the core.
     std::shared_ptr<Library> library(new Library(std::move(state)));

@@ -119,6 +119,20 @@ bool looks_like_xml(std::string_view text) {
     return first != std::string_view::npos && text[first] == '<';
 }
 
+/// The root element's tag with its attributes, past declaration, comments and document type; empty if there is none.
+std::string_view root_of(std::string_view xml) {
+    for (;;) {
+        const std::size_t open = xml.find('<');
+        if (open == std::string_view::npos) return {};
+        xml.remove_prefix(open);
+        if (!xml.starts_with("<?") && !xml.starts_with("<!")) return xml.substr(0, xml.find('>'));
+        const std::string_view end = xml.starts_with("<!--") ? "-->" : ">";
+        const std::size_t close = xml.find(end);
+        if (close == std::string_view::npos) return {};
+        xml.remove_prefix(close + end.size());
+    }
+}
+
 }  // namespace
 
 ModelFormat read_format(Bytes bytes, std::string_view what) {
@@ -127,6 +141,12 @@ ModelFormat read_format(Bytes bytes, std::string_view what) {
     ModelFormat format;
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (looks_like_xml(text)) {
+        // Anything else in XML would be offered to one of OpenVINO's other readers after the other.
+        const std::string_view root = root_of(text);
+        if (!root.starts_with("<net ") || root.find(" version=") == std::string_view::npos) {
+            throw core::InvalidArgument(
+                std::string(what) + ": XML, but no OpenVINO IR: expected its root to be <net name=... version=...>");
+        }
         format.kind = ModelFormat::Kind::ir;
         // The operation that reads a variable; where the word stands for something else, only a little time is lost.
         format.stateful = text.find("ReadValue") != std::string_view::npos;
