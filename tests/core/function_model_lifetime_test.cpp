@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "echo_model.hpp"
@@ -239,29 +240,58 @@ TEST(FunctionModelDestructor, MayRunInItsOwnFunction) {
     EXPECT_EQ(first_of(future.get()["y"]), 6);
 }
 
-TEST(FunctionModelDestructor, MayRunWhenTheLastInputIsDropped) {
-    struct Owner final : RefCounted {
-        std::shared_ptr<FunctionModel> model;
-        std::latch* gone = nullptr;
-        ~Owner() override {
-            model.reset();
-            gone->count_down();
-        }
-    };
-    std::latch gone(1), handed_over(1);
-    auto model = std::make_shared<FunctionModel>(one_in_one_out("owned"), [&](std::span<const Tensor> inputs) {
-        handed_over.wait();
-        return echo(inputs);
-    });
+/// Keeps a model alive for as long as a tensor, and owns the tensor's only element.
+struct ModelKeeper final : RefCounted {
+    explicit ModelKeeper(std::latch& gone_) : gone(gone_) {}
+    ~ModelKeeper() override {
+        model.reset();
+        gone.count_down();
+    }
+    Tensor tensor() { return Tensor(TensorView(&value, DType::float32, {1}), Ref<const RefCounted>(this)); }
+
+    std::shared_ptr<FunctionModel> model;
     float value = 3;
-    auto owner = make_ref<Owner>();
-    owner->gone = &gone;
-    FunctionModel& asked = *model;
-    owner->model = std::move(model);
-    const auto future = asked.infer({{"x", Tensor(TensorView(&value, DType::float32, {1}), std::move(owner))}});
-    handed_over.count_down();
+    std::latch& gone;
+};
+
+TEST(FunctionModelDestructor, MayRunWhenTheLastInputIsDropped) {
+    std::latch gone(1);
+    HeldModel held;
+    auto keeper = make_ref<ModelKeeper>(gone);
+    const auto future = held.model->infer({{"x", keeper->tensor()}});
+    keeper->model = std::move(held.model);
+    keeper = nullptr;
+    held.hold->open.count_down();
     gone.wait();
     EXPECT_EQ(first_of(future.get()["y"]), 3);
+}
+
+TEST(FunctionModelDestructor, MayRunWhenTheInputOfACancelledRequestIsDropped) {
+    std::latch gone(1);
+    HeldModel held;
+    auto keeper = make_ref<ModelKeeper>(gone);
+    const auto running = held.ask(1);
+    held.hold->busy.wait();
+    const auto queued = held.model->infer({{"x", keeper->tensor()}});
+    EXPECT_TRUE(queued.cancel());
+    keeper->model = std::move(held.model);
+    keeper = nullptr;
+    held.hold->open.count_down();
+    gone.wait();
+    EXPECT_EQ(first_of(running.get()["y"]), 1);
+}
+
+TEST(FunctionModelDestructor, MayRunWhenAnAnswerThatNobodyWantsIsDropped) {
+    std::latch gone(1), asked(1);
+    auto keeper = make_ref<ModelKeeper>(gone);
+    auto model = std::make_shared<FunctionModel>(one_in_one_out("own"), [&](std::span<const Tensor>) {
+        asked.wait();
+        return std::vector<Tensor>{std::exchange(keeper, nullptr)->tensor()};
+    });
+    (void)model->infer({{"x", tensor_of({1})}});
+    keeper->model = std::move(model);
+    asked.count_down();
+    gone.wait();
 }
 
 TEST(FunctionModelFork, ChildNeitherHangsNorPretendsToWork) {

@@ -57,6 +57,8 @@ void PipelineRequest::drop_inputs() noexcept {
 
 /// Out of the budget: the pipeline's share of the request, and the request's of the pipeline, end.
 void PipelineRequest::leave() noexcept {
+    // What is dropped here, inputs or an answer that nobody wants, may own the model: its end must not wait for this.
+    const Gate::Completion completing(pipeline_->gate);
     drop_inputs();
     const std::shared_ptr<Pipeline> last = std::move(pipeline_);
     last->gate.leave();
