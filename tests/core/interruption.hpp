@@ -15,7 +15,7 @@ struct Interrupted {};
 class InterruptingSignal {
 public:
     InterruptingSignal() {
-        struct sigaction action {};
+        struct sigaction action{};
         action.sa_handler = [](int) {};
         sigaction(SIGUSR1, &action, &before_);
     }
@@ -33,7 +33,7 @@ public:
     }
 
 private:
-    struct sigaction before_ {};
+    struct sigaction before_{};
 };
 
 }  // namespace trtlab::core::testing

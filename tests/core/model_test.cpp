@@ -60,13 +60,9 @@ TEST(ModelInfer, TakesInputsByNameInAnyOrder) {
 
 TEST(ModelInfer, RefusesMissingRepeatedAndUnknownNames) {
     FunctionModel model(two_inputs(), minus);
-    EXPECT_EQ(refusal([&] {
-                  (void)model.infer({{"a", tensor_of({5})}});
-              }),
+    EXPECT_EQ(refusal([&] { (void)model.infer({{"a", tensor_of({5})}}); }),
               "model 'minus', input 'b' is missing: expected float32[1]");
-    EXPECT_EQ(refusal([&] {
-                  (void)model.infer({{"a", tensor_of({5})}, {"a", tensor_of({5})}});
-              }),
+    EXPECT_EQ(refusal([&] { (void)model.infer({{"a", tensor_of({5})}, {"a", tensor_of({5})}}); }),
               "model 'minus', input 'a' was given twice");
     EXPECT_THROW((void)model.infer({{"a", tensor_of({5})}, {"c", tensor_of({5})}}), NotFound);
     EXPECT_EQ(model.stats().completed, 0u);

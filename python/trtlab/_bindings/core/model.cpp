@@ -130,7 +130,7 @@ nb::object submit(const ModelHandle& handle, Arguments& arguments) {
     core::Future<core::Tensors> future;
     {
         const ReleasedGil unlocked;
-        future = model.infer(inputs);
+        future = model.infer(inputs, core::WaitOptions(model.queue_timeout(), &check_signals));
     }
     return make_future(std::move(future), handle.output_names());
 }

@@ -24,7 +24,7 @@ public:
     struct Options {
         std::size_t concurrency = 1;   ///< calls at the same time
         std::size_t max_queue = 1024;  ///< requests waiting
-        std::chrono::nanoseconds queue_timeout = std::chrono::seconds(60);
+        std::chrono::nanoseconds queue_timeout = kQueueTimeout;
     };
 
     FunctionModel(ModelSpec spec, Function function, const Options& options);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -14,6 +15,9 @@
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::core {
+
+/// What `infer` waits for room in a full queue, where nothing else is said.
+inline constexpr std::chrono::nanoseconds kQueueTimeout = std::chrono::seconds(60);
 
 /// Everything that can be asked for an answer: a model on an engine, a function, a remote server, a composition.
 ///
@@ -32,8 +36,8 @@ public:
     /// Asks for an answer. `inputs` are in the order of `spec().inputs`; their memory is read until the future is
     /// ready, and kept alive that long if they have an owner.
     ///
-    /// Blocks: never for the answer; for room in a full queue as `queue_wait` says (default: the model's own
-    /// `queue_timeout`). Throws InvalidArgument (count, dtype, rank, extent), Overloaded, Closed. What happens later
+    /// Blocks: never for the answer; for room in a full queue as `queue_wait` says (default: `queue_timeout()`). Throws
+    /// InvalidArgument (count, dtype, rank, extent), Overloaded, Closed. What happens later
     /// reaches the future.
     virtual Future<Tensors> infer(std::span<const Tensor> inputs,
                                   const std::optional<WaitOptions>& queue_wait = {}) = 0;
@@ -46,6 +50,9 @@ public:
     /// not be called from a callback of this model's own futures.
     virtual void close(Pending pending = Pending::drain) = 0;
     virtual bool closed() const noexcept = 0;
+
+    /// How long `infer` waits for room in a full queue unless told otherwise.
+    virtual std::chrono::nanoseconds queue_timeout() const noexcept { return kQueueTimeout; }
 
     /// Counts and times since the model was made.
     virtual ModelStats stats() const noexcept = 0;

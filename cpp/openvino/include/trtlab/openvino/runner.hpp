@@ -48,9 +48,8 @@ public:
         /// What OpenVINO computes float32 in: "f32", "bf16", "f16", or "" for its own choice, which on CPUs with AMX is
         /// bf16: faster, with some 3 significant digits.
         std::string precision = "f32";
-        std::size_t max_queue = 1024;  ///< requests waiting, without a shared budget
-        std::chrono::nanoseconds queue_timeout =
-            std::chrono::seconds(60);                        ///< what `infer` waits for room in the queue
+        std::size_t max_queue = 1024;                                  ///< requests waiting, without a shared budget
+        std::chrono::nanoseconds queue_timeout = core::kQueueTimeout;  ///< what `infer` waits for room in the queue
         std::shared_ptr<core::ExecutionBudget> budget = {};  ///< shared with other models; null: one of its own
         std::map<std::string, std::string> properties =
             {};  ///< of OpenVINO's plugin, over those above: {"ENABLE_CPU_PINNING", "YES"}
