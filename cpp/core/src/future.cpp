@@ -1,5 +1,7 @@
 #include "trtlab/core/future.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -33,6 +35,8 @@ private:
     }
     std::chrono::nanoseconds next_ = longest();
 };
+
+constexpr int kPausesPerYield = 64;  // some 3 us
 
 thread_local SpinTime spin_time;
 
@@ -114,10 +118,12 @@ bool FutureStateBase::wait(const WaitOptions& options) const {
     const auto begin = SpinTime::Clock::now();
     const auto spin_until = begin + std::min(spin_time.next(), options.timeout);
     do {
-        for (int i = 0; i < 16; ++i) {
+        for (int i = 0; i < kPausesPerYield; ++i) {
             if (done()) return true;
             spin_pause();
         }
+        // The producer may be waiting for this very CPU, because others hold the rest.
+        sched_yield();
     } while (SpinTime::Clock::now() < spin_until);
 
     const bool answered = park(options);
