@@ -177,9 +177,7 @@ class Ocr:
                     texts[index] = decode(probability, self._alphabet)
         return texts
 
-    def _answers(
-        self, model: Model, inputs: Iterable[Array], watch: _Stopwatch, stage: str
-    ) -> Iterator[Array]:
+    def _answers(self, model: Model, inputs: Iterable[Array], watch: _Stopwatch, stage: str) -> Iterator[Array]:
         """Yields the answers to `inputs` in order, sending the next inputs before it waits for an answer."""
         in_flight: deque[Future] = deque()
 

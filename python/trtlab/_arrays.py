@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from trtlab.errors import InvalidArgument
+from trtlab.errors import EngineError, InvalidArgument
+
+_MAX_RANK = 8
 
 
-def _refuse(model: str, direction: str, name: str, expected: str, problem: str) -> InvalidArgument:
-    return InvalidArgument(f"model '{model}', {direction} '{name}': expected {expected}, got {problem}")
+def _refuse(model: str, direction: str, name: str, expected: str, problem: str) -> InvalidArgument | EngineError:
+    message = f"model '{model}', {direction} '{name}': expected {expected}, got {problem}"
+    if direction == "output":  # the caller of `infer` gave nothing wrong
+        return EngineError(f"{message} (returned by the model's function)")
+    return InvalidArgument(message)
 
 
 def as_array(value: Any, dtype: str, model: str, direction: str, name: str, expected: str) -> Any:
@@ -22,7 +27,7 @@ def as_array(value: Any, dtype: str, model: str, direction: str, name: str, expe
     """
     import numpy as np
 
-    def refuse(problem: str) -> InvalidArgument:
+    def refuse(problem: str) -> InvalidArgument | EngineError:
         return _refuse(model, direction, name, expected, problem)
 
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
@@ -47,13 +52,14 @@ def as_array(value: Any, dtype: str, model: str, direction: str, name: str, expe
     if dtype == "bfloat16":
         return _bfloat16_bits(array)
     wanted = np.dtype(dtype)
-    exact = array.size == 0 or wanted.kind == "f" or array.dtype.kind == "b" or array.dtype.kind == wanted.kind
-    if not exact and not (array.dtype.kind in "iu" and wanted.kind in "iu"):
+    if wanted.kind in "iub" and array.dtype.kind == "f" and array.size > 0:
         raise refuse(f"{array.dtype} values, which {dtype} cannot hold without loss: convert them first")
     with np.errstate(all="ignore"):
         converted = array.astype(wanted)
-    if wanted.kind in "iu" and not np.array_equal(converted, array):
-        raise refuse(f"values out of the range of {dtype}")
+    # Rounding a float to a shorter one is what everybody expects; turning it into infinity, or rounding an int, is not.
+    lossy = np.isinf(converted) & np.isfinite(array) if array.dtype.kind == "f" else converted != array
+    if array.size > 0 and np.any(lossy):
+        raise refuse(f"values that {dtype} cannot hold without loss")
     return converted
 
 
@@ -72,7 +78,10 @@ def byte_strings(value: Any, model: str, direction: str, name: str) -> tuple[lis
 
     def encode(item: Any) -> bytes:
         if isinstance(item, str):
-            return item.encode()
+            try:
+                return item.encode()
+            except UnicodeEncodeError as error:
+                raise _refuse(model, direction, name, "bytes", f"text that has no UTF-8 form: {error}") from None
         if isinstance(item, (bytes, bytearray, memoryview)):
             return bytes(item)
         raise _refuse(
@@ -91,11 +100,13 @@ def byte_strings(value: Any, model: str, direction: str, name: str) -> tuple[lis
 
     items: list[bytes] = []
 
-    def walk(part: Any) -> list[int]:
+    def walk(part: Any, rank: int = 0) -> list[int]:
         if not isinstance(part, (list, tuple)):
             items.append(encode(part))
             return []
-        inner = [walk(child) for child in part]
+        if rank == _MAX_RANK:
+            raise _refuse(model, direction, name, "bytes", f"lists nested deeper than {_MAX_RANK} axes")
+        inner = [walk(child, rank + 1) for child in part]
         if any(shape != inner[0] for shape in inner):
             raise _refuse(model, direction, name, "bytes", "nested lists of unequal lengths")
         return [len(part), *(inner[0] if inner else [])]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from trtlab._bindings._core import Completions, Future, _close_all
+from trtlab._bindings._core import Completions, Future, _close_all, _report_unraisable
 
 
 class _LoopBridge:
@@ -93,15 +91,8 @@ def _call(callback: Callable[[Future], object], future: Future) -> None:
     try:
         callback(future)
     except BaseException as error:
-        # As concurrent.futures does, it is reported and goes no further; the hook's own argument type is not public.
-        report = SimpleNamespace(
-            exc_type=type(error),
-            exc_value=error,
-            exc_traceback=error.__traceback__,
-            err_msg="Exception ignored in a done-callback",
-            object=future,
-        )
-        sys.unraisablehook(cast("sys.UnraisableHookArgs", report))
+        # Reported, as concurrent.futures does, and goes no further.
+        _report_unraisable(error, future)
 
 
 _callbacks: _CallbackThread | None = None

@@ -19,9 +19,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc"
 # No path, no suffix: the C++ standard library names its headers so, and nobody else does.
 STANDARD = re.compile(r"[a-z_]+")
 # What Linux offers to everybody. dlfcn.h is not here: opening libraries is the business of the engine layers.
-LINUX = re.compile(
-    r"(cxxabi|errno|fcntl|limits|poll|pthread|sched|signal|stdint|time|unistd|(linux|sys)/\w+)\.h"
-)
+LINUX = re.compile(r"(cxxabi|errno|fcntl|limits|poll|pthread|sched|signal|stdint|time|unistd|(linux|sys)/\w+)\.h")
 
 
 @dataclass(frozen=True)

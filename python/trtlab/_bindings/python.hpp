@@ -36,6 +36,7 @@ PyAPI_FUNC(void) PyBuffer_Release(Py_buffer* view);
 #define PyBUF_STRIDES (0x0010 | PyBUF_ND)
 #define PyBUF_C_CONTIGUOUS (0x0020 | PyBUF_STRIDES)
 #define PyBUF_F_CONTIGUOUS (0x0040 | PyBUF_STRIDES)
+#define PyBUF_ANY_CONTIGUOUS (0x0080 | PyBUF_STRIDES)
 #define PyBUF_INDIRECT (0x0100 | PyBUF_STRIDES)
 #define Py_bf_getbuffer 1
 #define Py_bf_releasebuffer 2

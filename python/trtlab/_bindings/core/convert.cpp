@@ -111,13 +111,20 @@ std::string name_of_type(nb::handle value) { return nb::cast<std::string>(nb::st
 
 }  // namespace
 
-bool lent_by_python(const core::Tensor& tensor) noexcept {
-    return dynamic_cast<const Garbage*>(tensor.owner().get()) != nullptr;
+bool read_only(const core::Tensor& tensor) noexcept {
+    const core::RefCounted* owner = tensor.owner().get();
+    if (const auto* buffers = dynamic_cast<const BorrowedBuffers*>(owner)) return !buffers->writable;
+    return dynamic_cast<const Garbage*>(owner) != nullptr;
 }
 
 void Conversion::refuse(const core::TensorSpec& spec, const std::string& problem) const {
-    throw core::InvalidArgument("model '" + model_.name + "', " + direction_ + " '" + spec.name + "': expected " +
-                                spec.to_string() + ", got " + problem);
+    const std::string message = "model '" + model_.name + "', " + direction_ + " '" + spec.name + "': expected " +
+                                spec.to_string() + ", got " + problem;
+    // The caller of `infer` gave nothing wrong if it is an output.
+    if (returned_) {
+        throw core::EngineError(message + " (returned by the model's function)");
+    }
+    throw core::InvalidArgument(message);
 }
 
 void Conversion::refuse_device(nb::handle value, const core::TensorSpec& spec, int device) const {
@@ -127,7 +134,8 @@ void Conversion::refuse_device(nb::handle value, const core::TensorSpec& spec, i
 
 bool Conversion::from_buffer(nb::handle value, const core::TensorSpec& spec, core::Tensor& tensor) {
     // A value may take two: the buffer that could not be used, and that of the array made from it.
-    if (!buffers_) buffers_ = BorrowedBuffers::make(2 * count_);
+    // Inputs of one request share the bookkeeping; an answer's arrays go their own ways.
+    if (!buffers_ || returned_) buffers_ = BorrowedBuffers::make(2 * count_);
     Py_buffer* view = buffers_->next();
     if (PyObject_GetBuffer(value.ptr(), view, PyBUF_FORMAT | PyBUF_STRIDES) != 0) {
         buffers_->forget_last();
@@ -161,6 +169,7 @@ bool Conversion::from_buffer(nb::handle value, const core::TensorSpec& spec, cor
     tensor = core::Tensor(core::TensorView(view->buf, *dtype, core::Shape(std::span(shape.data(), rank)),
                                            core::Shape(std::span(strides.data(), rank))),
                           buffers_);
+    buffers_->writable = returned_ && view->readonly == 0;
     return true;
 }
 
@@ -208,7 +217,7 @@ core::Tensor Conversion::from_strings(nb::handle value, const core::TensorSpec& 
 }
 
 core::Tensor Conversion::operator()(nb::handle value, const core::TensorSpec& spec) {
-    if (nb::isinstance<core::Tensor>(value)) return *nb::inst_ptr<core::Tensor>(value);
+    if (nb::isinstance<core::Tensor>(value)) return instance<core::Tensor>(value);
     if (spec.dtype == DType::bytes) return from_strings(value, spec);
     core::Tensor tensor;
     if (PyObject_CheckBuffer(value.ptr()) != 0 && from_buffer(value, spec, tensor)) return tensor;

@@ -2,6 +2,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "errors.hpp"
@@ -17,7 +18,7 @@ class Conversion {
 public:
     /// `direction` is "input" or "output"; `count` is how many values will come.
     Conversion(const core::ModelSpec& model, const char* direction, std::size_t count)
-        : model_(model), direction_(direction), count_(count) {}
+        : model_(model), direction_(direction), returned_(direction_ == std::string_view("output")), count_(count) {}
 
     /// In place for anything with a buffer or DLPack in host memory; scalars, lists and strings go through numpy.
     /// Throws InvalidArgument naming model and tensor. Does not check the shape.
@@ -32,11 +33,12 @@ private:
 
     const core::ModelSpec& model_;
     const char* direction_;
+    const bool returned_;
     std::size_t count_;
     core::Ref<BorrowedBuffers> buffers_;
 };
 
-/// Whether memory that `tensor` sees was lent by Python, and so must not be written through it.
-bool lent_by_python(const core::Tensor& tensor) noexcept;
+/// Whether `tensor` sees memory that its caller lent, and that must not be written through it.
+bool read_only(const core::Tensor& tensor) noexcept;
 
 }  // namespace trtlab::bindings

@@ -37,4 +37,15 @@ int generation() noexcept;
 void note_fork() noexcept;
 void refuse_forked(int made_in, const char* what);
 
+/// The C++ object in `object`, an instance of the class bound to T. Throws InvalidArgument if it was made without running
+/// `__init__` (by `__new__` alone, or by a subclass that forgot it).
+template <class T>
+T& instance(nanobind::handle object) {
+    if (!nanobind::inst_ready(object)) {
+        throw core::InvalidArgument(
+            "this object was never initialized: its __init__ did not run (does a subclass call super().__init__()?)");
+    }
+    return *nanobind::inst_ptr<T>(object);
+}
+
 }  // namespace trtlab::bindings

@@ -35,9 +35,9 @@ nb::object make_future(core::Future<core::Ref<HeldObject>> future) {
 }
 
 void FutureHandle::wait(std::optional<double> timeout) const {
+    const core::WaitOptions options = to_wait(timeout);  // a wrong one is refused whether or not there is a wait
     if (!state_->done()) {
         refuse_forked(made_in_, "future");
-        const core::WaitOptions options = to_wait(timeout);
         bool done = false;
         {
             const ReleasedGil unlocked;
@@ -97,6 +97,7 @@ int FutureHandle::traverse(PyObject* self, visitproc visit, void* arg) noexcept 
 }
 
 int FutureHandle::clear(PyObject* self) noexcept {
+    if (!nb::inst_ready(self)) return 0;
     FutureHandle& future = *nb::inst_ptr<FutureHandle>(self);
     future.result_.reset();
     if (future.held_) future.held_->clear();
@@ -121,6 +122,7 @@ Completions::~Completions() {
 }
 
 void Completions::watch(const FutureHandle& future, nb::object token) {
+    future.check_process();
     auto node = std::make_unique<Node>();
     node->token = core::make_ref<HeldObject>(std::move(token));
     future.state().on_ready(

@@ -24,6 +24,10 @@ public:
     }
 
     core::FutureStateBase& state() const noexcept { return *state_; }
+    /// Throws Closed for a future that can only be done in the parent process.
+    void check_process() const {
+        if (!state_->done()) refuse_forked(made_in_, "future");
+    }
     nanobind::object result(std::optional<double> timeout);
     nanobind::object exception(std::optional<double> timeout);
     bool done() const noexcept;

@@ -54,6 +54,7 @@ void BorrowedBuffers::free_idle() noexcept {
 void BorrowedBuffers::release_buffers() noexcept {
     for (Py_buffer& buffer : buffers_) PyBuffer_Release(&buffer);
     buffers_.clear();
+    writable = false;
 }
 
 void BorrowedBuffers::free() noexcept {

@@ -64,6 +64,9 @@ public:
     Py_buffer* next() { return &buffers_.emplace_back(); }
     void forget_last() noexcept { buffers_.pop_back(); }
 
+    /// Whether the memory may be written through the tensors that see it. Not so unless somebody says so.
+    bool writable = false;
+
 private:
     BorrowedBuffers() = default;
     ~BorrowedBuffers() override { release_buffers(); }

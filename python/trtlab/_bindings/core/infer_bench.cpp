@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "convert.hpp"
+#include "arguments.hpp"
 #include "module.hpp"
 
 namespace trtlab::bindings {
@@ -47,19 +47,11 @@ const char* name_of(Phase phase) {
     return "";
 }
 
-std::vector<core::Tensor> to_tensors(const core::ModelSpec& spec, const nb::dict& inputs) {
-    Conversion convert(spec, "input", spec.inputs.size());
-    std::vector<core::Tensor> tensors(spec.inputs.size());
-    for (auto [name, value] : inputs) {
-        const std::size_t index = spec.input_index(nb::cast<std::string>(nb::str(name)));
-        tensors[index] = convert(value, spec.inputs[index]);
-    }
-    for (const core::TensorSpec& input : spec.inputs) {
-        if (inputs.contains(input.name.c_str())) continue;
-        throw core::InvalidArgument("model '" + spec.name + "', missing input '" + input.name + "': expected " +
-                                    input.to_string());
-    }
-    return tensors;
+std::vector<core::Tensor> to_tensors(const ModelHandle& model, nb::handle inputs) {
+    Arguments arguments(model);
+    arguments.add_all(inputs);
+    const std::span<const core::Tensor> tensors = arguments.finish();
+    return {tensors.begin(), tensors.end()};
 }
 
 /// Called without the GIL, ten times a second: that is also how often signals are looked for.
@@ -135,7 +127,7 @@ void bind_infer_bench(nb::module_& module) {
         .def(
             "__init__",
             [](BenchHandle* self, const ModelHandle& model, const nb::dict& inputs) {
-                std::vector<core::Tensor> tensors = to_tensors(model.spec(), inputs);
+                std::vector<core::Tensor> tensors = to_tensors(model, inputs);
                 new (self) BenchHandle(std::make_shared<core::InferBench>(model.shared(), std::move(tensors)));
             },
             nb::arg("model"), nb::arg("inputs"),

@@ -24,7 +24,12 @@ nb::object ManagerHandle::load(const std::string& name, const core::InferenceMan
 }
 
 nb::object ManagerHandle::register_model(const std::string& name, nb::object model) {
-    const std::shared_ptr<core::Model> shared = nb::inst_ptr<ModelHandle>(model)->shared();
+    if (!nb::isinstance<ModelHandle>(model)) {
+        throw core::InvalidArgument("model '" + name + "': expected a trtlab.Model, got a " +
+                                    nb::cast<std::string>(nb::str(nb::type_name(model.type()))) +
+                                    "; make a function one with trtlab.FunctionModel");
+    }
+    const std::shared_ptr<core::Model> shared = instance<ModelHandle>(model).shared();
     {
         core::InferenceManager& manager = *(*handle_);
         const ReleasedGil unlocked;

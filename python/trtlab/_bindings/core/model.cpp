@@ -4,10 +4,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <array>
-#include <cstddef>
-#include <memory>
 
+#include "arguments.hpp"
 #include "convert.hpp"
 #include "module.hpp"
 #include "trtlab/core/function_model.hpp"
@@ -31,99 +29,6 @@ ModelHandle::ModelHandle(std::shared_ptr<core::Model> model) : handle_(std::move
 
 namespace {
 
-/// As many empty tensors as a model has inputs; on the stack, if those are few.
-class TensorArray {
-public:
-    explicit TensorArray(std::size_t count) : count_(count) {
-        if (count_ > kFew) {
-            many_.resize(count_);
-            tensors_ = many_.data();
-        } else {
-            std::uninitialized_default_construct_n(tensors_, count_);
-        }
-    }
-    ~TensorArray() {
-        if (many_.empty()) std::destroy_n(tensors_, count_);
-    }
-    TensorArray(const TensorArray&) = delete;
-    TensorArray& operator=(const TensorArray&) = delete;
-
-    Tensor& operator[](std::size_t index) noexcept { return tensors_[index]; }
-    std::span<const Tensor> view() const noexcept { return {tensors_, count_}; }
-
-private:
-    static constexpr std::size_t kFew = 4;
-    alignas(Tensor) std::byte few_[kFew * sizeof(Tensor)];
-    std::vector<Tensor> many_;
-    const std::size_t count_;
-    Tensor* tensors_ = reinterpret_cast<Tensor*>(few_);
-};
-
-/// The arguments of one call, in the order of the model's inputs.
-class Arguments {
-public:
-    explicit Arguments(const ModelHandle& model)
-        : model_(model),
-          spec_(model.spec()),
-          convert_(spec_, "input", spec_.inputs.size()),
-          tensors_(spec_.inputs.size()) {}
-
-    void add(nb::handle name, nb::handle value) {
-        const std::size_t index = find(name);
-        if ((given_[index / 64] & bit(index)) != 0) {
-            throw core::InvalidArgument("model '" + spec_.name + "', input '" + spec_.inputs[index].name +
-                                        "' was given twice");
-        }
-        given_[index / 64] |= bit(index);
-        ++count_;
-        tensors_[index] = convert_(value, spec_.inputs[index]);
-    }
-
-    std::span<const Tensor> finish() {
-        if (count_ != spec_.inputs.size()) {
-            std::string message = "model '" + spec_.name + "', missing input";
-            const char* separator = count_ + 1 == spec_.inputs.size() ? " " : "s ";
-            for (std::size_t i = 0; i < spec_.inputs.size(); ++i) {
-                if ((given_[i / 64] & bit(i)) != 0) continue;
-                message += separator + ("'" + spec_.inputs[i].name + "': expected " + spec_.inputs[i].to_string());
-                separator = ", ";
-            }
-            throw core::InvalidArgument(message);
-        }
-        return tensors_.view();
-    }
-
-private:
-    static constexpr std::uint64_t bit(std::size_t index) noexcept { return std::uint64_t{1} << (index % 64); }
-
-    std::size_t find(nb::handle name) const {
-        const auto& names = model_.input_names();
-        // Keyword names are interned, as ours are: the same string is the same object.
-        for (std::size_t i = 0; i < names.size(); ++i) {
-            if (names[i].ptr() == name.ptr()) return check(i);
-        }
-        std::string text;
-        if (!nb::try_cast(name, text)) {
-            throw core::InvalidArgument("model '" + spec_.name + "': inputs are named by strings, got " +
-                                        nb::cast<std::string>(nb::str(nb::repr(name))));
-        }
-        return check(spec_.input_index(text));
-    }
-
-    std::size_t check(std::size_t index) const {
-        if (index >= given_.size() * 64)
-            throw core::InvalidArgument("model '" + spec_.name + "' has more inputs than the supported 1024");
-        return index;
-    }
-
-    const ModelHandle& model_;
-    const core::ModelSpec& spec_;
-    Conversion convert_;
-    TensorArray tensors_;
-    std::array<std::uint64_t, 16> given_{};
-    std::size_t count_ = 0;
-};
-
 nb::object submit(const ModelHandle& handle, Arguments& arguments) {
     const std::span<const Tensor> inputs = arguments.finish();
     core::Model& model = handle.model();
@@ -138,32 +43,14 @@ nb::object submit(const ModelHandle& handle, Arguments& arguments) {
 // A plain method table entry rather than a nanobind function: the keywords arrive as an array, and no dict is built.
 PyObject* infer(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) noexcept {
     try {
-        const ModelHandle& handle = *nb::inst_ptr<ModelHandle>(self);
+        const ModelHandle& handle = instance<ModelHandle>(self);
         Garbage::collect();
         Arguments arguments(handle);
         if (count > 1) {
             throw core::InvalidArgument("model '" + handle.spec().name +
                                         "': infer() takes one mapping of input names to values, or keywords");
         }
-        if (count == 1 && args[0] != Py_None) {
-            const nb::handle mapping = args[0];
-            PyObject *name = nullptr, *value = nullptr;
-            Py_ssize_t at = 0;
-            const bool plain = PyDict_CheckExact(mapping.ptr());
-            while (plain && PyDict_Next(mapping.ptr(), &at, &name, &value) != 0) {
-                // Converting may run Python code, which may change the dict.
-                const nb::object kept_name = nb::borrow(name), kept_value = nb::borrow(value);
-                arguments.add(kept_name, kept_value);
-            }
-            if (!plain && !nb::hasattr(mapping, "items")) {
-                throw core::InvalidArgument(
-                    "model '" + handle.spec().name +
-                    "': infer() takes a mapping of input names to values, or keywords, not one bare value");
-            }
-            if (!plain) {
-                for (nb::handle item : mapping.attr("items")()) arguments.add(nb::object(item[0]), nb::object(item[1]));
-            }
-        }
+        if (count == 1 && args[0] != Py_None) arguments.add_all(args[0]);
         const Py_ssize_t named = keywords == nullptr ? 0 : PyTuple_Size(keywords);
         for (Py_ssize_t i = 0; i < named; ++i) arguments.add(PyTuple_GetItem(keywords, i), args[count + i]);
         return submit(handle, arguments).release().ptr();
@@ -295,13 +182,14 @@ int FunctionModelHandle::traverse(PyObject* self, visitproc visit, void* arg) no
     Py_VISIT(Py_TYPE(self));
     if (!nb::inst_ready(self)) return 0;
     const FunctionModelHandle& model = *nb::inst_ptr<FunctionModelHandle>(self);
-    if (model.sole_owner()) Py_VISIT(model.callable_->get().ptr());
+    if (model.unused()) Py_VISIT(model.callable_->get().ptr());
     return 0;
 }
 
 int FunctionModelHandle::clear(PyObject* self) noexcept {
+    if (!nb::inst_ready(self)) return 0;
     const FunctionModelHandle& model = *nb::inst_ptr<FunctionModelHandle>(self);
-    if (model.sole_owner()) model.callable_->clear();
+    if (model.unused()) model.callable_->clear();
     return 0;
 }
 

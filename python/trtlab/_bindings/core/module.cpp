@@ -12,6 +12,10 @@ NB_MODULE(_core, module) {
     // Objects that a program still holds when it ends are no leak.
     nb::set_leak_warnings(false);
     module.doc() = "Bindings of trtlab::core. Use the trtlab package.";
+    // The error types, the list of what is closed at exit and what waits for the GIL are one for the process.
+    if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) {
+        throw nb::import_error("trtlab runs in the main interpreter only: import it there, or use processes");
+    }
     bind_errors();
     bind_tensor(module);
     bind_future(module);
@@ -23,6 +27,14 @@ NB_MODULE(_core, module) {
                "CPUs that this process may use: its affinity mask, capped by the cgroup's quota.");
     module.def("_close_all", &close_all,
                "Close everything that has threads, cancelling what has not begun. For interpreter exit.");
+    module.def(
+        "_report_unraisable",
+        [](nb::handle error, nb::handle where) {
+            // The default sys.unraisablehook takes nothing but what the interpreter itself makes.
+            PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+            PyErr_WriteUnraisable(where.ptr());
+        },
+        nb::arg("error"), nb::arg("where"), "Calls sys.unraisablehook.");
     module.def(
         "_after_fork",
         [] {

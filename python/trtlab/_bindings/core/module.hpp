@@ -6,6 +6,7 @@
 
 #include "errors.hpp"
 #include "garbage.hpp"
+#include "trtlab/core/function_model.hpp"
 #include "trtlab/core/inference_manager.hpp"
 #include "trtlab/core/model.hpp"
 #include "trtlab/core/thread_pool.hpp"
@@ -46,9 +47,10 @@ public:
     explicit ModelHandle(std::shared_ptr<core::Model> model);
     core::Model& model() const { return *(*handle_); }
     const std::shared_ptr<core::Model>& shared() const { return *handle_; }
-    const core::ModelSpec& spec() const noexcept { return handle_.unchecked()->spec(); }
-    /// Whether nothing in C++, such as a manager, has a share in the model.
-    bool sole_owner() const noexcept { return handle_.unchecked().use_count() == 1; }
+    const core::Model& unchecked_model() const noexcept { return *handle_.unchecked(); }
+    const core::ModelSpec& spec() const noexcept { return unchecked_model().spec(); }
+    /// How many in C++, such as managers, have a share in the model, this handle included.
+    long owners() const noexcept { return handle_.unchecked().use_count(); }
     const std::vector<nanobind::object>& input_names() const noexcept { return input_names_; }
     const nanobind::object& output_names() const noexcept { return output_names_; }
 
@@ -70,6 +72,10 @@ public:
     static int clear(PyObject* self) noexcept;
 
 private:
+    /// Whether nobody in C++ will call the function any more.
+    bool unused() const noexcept {
+        return owners() == 1 && static_cast<const core::FunctionModel&>(unchecked_model()).under_way() == 0;
+    }
     core::Ref<HeldObject> callable_;
 };
 

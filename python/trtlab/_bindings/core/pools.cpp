@@ -28,6 +28,20 @@ private:
     core::Lease<Item> lease_;
 };
 
+/// A pool whose waiters may have stayed in the parent process is refused in a child.
+class PoolHandle {
+public:
+    explicit PoolHandle(core::Pool<Item> pool) : pool_(std::move(pool)), made_in_(generation()) {}
+    core::Pool<Item>& get() {
+        refuse_forked(made_in_, "pool");
+        return pool_;
+    }
+
+private:
+    core::Pool<Item> pool_;
+    int made_in_;
+};
+
 core::Pool<Item> make_pool(nb::iterable items, nb::object on_return) {
     std::vector<Item> owned;
     for (nb::handle item : items) owned.push_back(nb::borrow(item));
@@ -39,8 +53,8 @@ core::Pool<Item> make_pool(nb::iterable items, nb::object on_return) {
     return core::Pool<Item>(std::move(owned), [hook = std::move(on_return)](Item& item) { hook(item); });
 }
 
-nb::dict pool_stats(const core::Pool<Item>& pool) {
-    const auto stats = pool.stats();
+nb::dict pool_stats(PoolHandle& pool) {
+    const auto stats = pool.get().stats();
     nb::dict named;
     named["size"] = stats.size;
     named["free"] = stats.free;
@@ -108,25 +122,26 @@ void bind_pools(nb::module_& module) {
             "__exit__", [](LeaseHandle& self, nb::args) { self.release(); },
             nb::sig("def __exit__(self, *exc: object) -> None"));
 
-    nb::class_<core::Pool<Item>>(module, "Pool",
-                                 "A fixed set of objects that threads share: acquire one, use it, give it back.\n\n"
-                                 "First come, first served. ``on_return(item)`` runs before an item becomes free "
-                                 "again; what it raises is logged.")
+    nb::class_<PoolHandle>(module, "Pool",
+                           "A fixed set of objects that threads share: acquire one, use it, give it back.\n\n"
+                           "First come, first served. ``on_return(item)`` runs before an item becomes free "
+                           "again; what it raises is logged.")
         .def(
             "__init__",
-            [](core::Pool<Item>* self, nb::iterable items, nb::object on_return) {
-                new (self) core::Pool<Item>(make_pool(items, on_return));
+            [](PoolHandle* self, nb::iterable items, nb::object on_return) {
+                new (self) PoolHandle(make_pool(items, on_return));
             },
             nb::arg("items"), nb::arg("on_return") = nb::none(),
             nb::sig("def __init__(self, items: collections.abc.Iterable[typing.Any], "
                     "on_return: collections.abc.Callable[[typing.Any], object] | None = None) -> None"))
         .def(
             "acquire",
-            [](core::Pool<Item>& self, std::optional<double> timeout) {
+            [](PoolHandle& self, std::optional<double> timeout) {
                 const core::WaitOptions options = to_wait(timeout);
-                if (auto lease = self.try_acquire()) return LeaseHandle(std::move(lease));
+                core::Pool<Item>& pool = self.get();
+                if (auto lease = pool.try_acquire()) return LeaseHandle(std::move(lease));
                 const ReleasedGil unlocked;
-                return LeaseHandle(self.acquire(options));
+                return LeaseHandle(pool.acquire(options));
             },
             nb::arg("timeout") = nb::none(),
             "Lease an item, waiting up to ``timeout`` seconds (None: for ever). Releases the GIL while waiting; Ctrl-C "
@@ -134,14 +149,16 @@ void bind_pools(nb::module_& module) {
             "the wait. Raises Timeout, or Closed.")
         .def(
             "try_acquire",
-            [](core::Pool<Item>& self) -> std::optional<LeaseHandle> {
-                auto lease = self.try_acquire();
+            [](PoolHandle& self) -> std::optional<LeaseHandle> {
+                auto lease = self.get().try_acquire();
                 if (!lease) return std::nullopt;
                 return LeaseHandle(std::move(lease));
             },
             "Lease an item if one is free and nobody waits for it, else return None. Raises Closed.")
-        .def("close", &core::Pool<Item>::close, "Wake every waiter with Closed and give no more leases. Idempotent.")
-        .def_prop_ro("closed", &core::Pool<Item>::closed)
+        .def(
+            "close", [](PoolHandle& self) { self.get().close(); },
+            "Wake every waiter with Closed and give no more leases. Idempotent.")
+        .def_prop_ro("closed", [](PoolHandle& self) { return self.get().closed(); })
         .def("stats", &pool_stats, nb::sig("def stats(self) -> dict[str, int]"), "size, free, waiting, acquired.");
 
     using Threads = Handle<core::ThreadPool>;

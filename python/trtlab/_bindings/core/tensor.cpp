@@ -50,21 +50,26 @@ const char* format_of(DType dtype) noexcept {
 
 // The shape and the strides are read out of the tensor itself, which the buffer's reference keeps alive.
 int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+    view->obj = nullptr;
+    if (!nb::inst_ready(self)) {
+        PyErr_SetString(PyExc_BufferError, "this tensor was never initialized");
+        return -1;
+    }
     const Tensor& tensor = *nb::inst_ptr<Tensor>(self);
     const char* format = format_of(tensor.dtype());
-    view->obj = nullptr;
     if (format == nullptr) {
         PyErr_Format(PyExc_BufferError, "a tensor of dtype %s has no Python buffer: use numpy() or DLPack",
                      std::string(core::name_of(tensor.dtype())).c_str());
         return -1;
     }
-    const bool readonly = lent_by_python(tensor);
+    const bool readonly = read_only(tensor);
     if ((flags & PyBUF_WRITABLE) != 0 && readonly) {
         PyErr_SetString(PyExc_BufferError, "this tensor sees memory that its caller lent: it is read-only");
         return -1;
     }
-    if (!tensor.contiguous() && (flags & PyBUF_STRIDES) != PyBUF_STRIDES) {
-        PyErr_SetString(PyExc_BufferError, "this tensor is not contiguous: ask for strides");
+    const int dense = (PyBUF_C_CONTIGUOUS | PyBUF_F_CONTIGUOUS | PyBUF_ANY_CONTIGUOUS) & ~PyBUF_STRIDES;
+    if (!tensor.contiguous() && ((flags & PyBUF_STRIDES) != PyBUF_STRIDES || (flags & dense) != 0)) {
+        PyErr_SetString(PyExc_BufferError, "this tensor is not contiguous: ask for strides, or copy it");
         return -1;
     }
     if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && tensor.shape().rank() > 1) {
@@ -120,14 +125,20 @@ nb::dlpack::dtype dlpack_type(const Tensor& tensor) {
 }
 
 nb::object dlpack(nb::handle self, nb::kwargs options) {
-    const Tensor& tensor = *nb::inst_ptr<Tensor>(self);
+    const Tensor& tensor = instance<Tensor>(self);
     std::vector<std::size_t> shape(tensor.shape().begin(), tensor.shape().end());
     std::vector<std::int64_t> strides;
     for (std::int64_t stride : tensor.strides_bytes())
         strides.push_back(stride / static_cast<std::int64_t>(core::size_of(tensor.dtype())));
-    nb::ndarray<nb::array_api> array(tensor.data(), shape.size(), shape.data(), self, strides.data(),
-                                     dlpack_type(tensor), nb::device::cpu::value, 0);
-    return nb::cast(array, nb::rv_policy::reference).attr("__dlpack__")(**options);
+    const auto call = [&](auto array) {
+        return nb::cast(array, nb::rv_policy::reference).attr("__dlpack__")(**options);
+    };
+    if (read_only(tensor)) {
+        return call(nb::ndarray<nb::ro, nb::array_api>(tensor.data(), shape.size(), shape.data(), self, strides.data(),
+                                                       dlpack_type(tensor), nb::device::cpu::value, 0));
+    }
+    return call(nb::ndarray<nb::array_api>(tensor.data(), shape.size(), shape.data(), self, strides.data(),
+                                           dlpack_type(tensor), nb::device::cpu::value, 0));
 }
 
 nb::tuple shape_tuple(const core::Shape& shape) {

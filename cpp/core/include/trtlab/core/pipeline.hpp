@@ -99,6 +99,8 @@ public:
     Future<Tensors> infer(std::span<const Tensor> inputs, const std::optional<WaitOptions>& queue_wait = {}) final;
     void close(Pending pending = Pending::drain) final;
     bool closed() const noexcept final { return pipeline_->gate.is_shut(); }
+    /// Requests that were accepted and have not ended.
+    std::size_t under_way() const noexcept { return pipeline_->gate.inside(); }
     std::chrono::nanoseconds queue_timeout() const noexcept final { return pipeline_->queue_timeout; }
     ModelStats stats() const noexcept final { return pipeline_->stats.read(); }
 
