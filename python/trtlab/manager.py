@@ -11,12 +11,6 @@ from trtlab._bindings._core import Model, usable_cpus
 from trtlab.errors import InvalidArgument
 
 
-def _default_executions() -> int:
-    """Return how many requests execute at once by default: enough streams to fill the CPUs, of a few threads each."""
-    cpus = usable_cpus()
-    return min(cpus, max(2, cpus // 4))
-
-
 class InferenceManager:
     """Named models that share one budget of execution tokens and IO buffers, and one bounded queue.
 
@@ -37,7 +31,7 @@ class InferenceManager:
         ):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise InvalidArgument(f"{name} is an int of at least {least}, got {value!r}")
-        executions = _default_executions() if max_executions is None else max_executions
+        executions = _core.default_executions(usable_cpus()) if max_executions is None else max_executions
         self._native = _core.InferenceManager(executions, max_buffers or 0, max_queue)
 
     def load(

@@ -342,5 +342,13 @@ TEST_F(Budget, InterruptionThatComesTogetherWithThePlaceIsReturnedAndNotLost) {
     expect_idle();
 }
 
+TEST(DefaultExecutions, FillFewCpusAndLeaveFourThreadsToEachRequestOnMany) {
+    EXPECT_EQ(default_executions(1), 1u);
+    EXPECT_EQ(default_executions(2), 2u);
+    EXPECT_EQ(default_executions(8), 2u);
+    EXPECT_EQ(default_executions(16), 4u);
+    EXPECT_EQ(default_executions(64), 16u);
+}
+
 }  // namespace
 }  // namespace trtlab::core

@@ -44,6 +44,12 @@ std::string temporary_folder(const std::string& name) {
     return folder.string();
 }
 
+TEST(Library, OfAnotherReleaseLineIsRefusedWithBothVersions) {
+    const std::string path = TRTLAB_OPENVINO_OF_ANOTHER_RELEASE;
+    EXPECT_THAT(message_of<core::EngineError>([&] { Library::open({.path = path}); }),
+                AllOf(HasSubstr(path), HasSubstr("2031.1.0"), HasSubstr("2026."), HasSubstr("trtlab[cpu]")));
+}
+
 TEST(Library, OfAnotherKindIsNamedWithWhatItLacks) {
     Dl_info info{};
     ASSERT_NE(dladdr(reinterpret_cast<const void*>(&core::usable_cpus), &info), 0);

@@ -78,3 +78,25 @@ def test_public_headers_need_nothing_but_the_wheel(tmp_path: Path) -> None:
     lines = "".join(f'#include "{header.relative_to(PACKAGE / "include")}"\n' for header in headers)
     (tmp_path / "all.cpp").write_text(lines * 2)
     check(run("c++", "-std=c++20", "-fsyntax-only", f"-I{PACKAGE}/include", tmp_path / "all.cpp"))
+
+
+def test_the_readme_block_compiles_against_the_installed_headers(tmp_path: Path) -> None:
+    readme = (CONSUMER.parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```cpp\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "block.cpp").write_text(
+        "#include <trtlab/core/inference_manager.hpp>\n#include <trtlab/openvino/runner.hpp>\n"
+        "namespace core = trtlab::core;\nnamespace openvino = trtlab::openvino;\n"
+        f"void run(const core::Tensor& batch) {{\n{block}(void)probabilities;\n}}\n"
+    )
+    check(
+        run(
+            "c++",
+            "-std=c++20",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fsyntax-only",
+            f"-I{PACKAGE}/include",
+            tmp_path / "block.cpp",
+        )
+    )

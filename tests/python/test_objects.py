@@ -142,6 +142,14 @@ def test_a_failed_future_in_the_traceback_of_its_own_error_is_collected() -> Non
         assert gone() is None
 
 
+def test_specs_compare_by_what_they_say() -> None:
+    first, second = (trtlab.TensorSpec("x", "float32", (None, (1, 4), 3)) for _ in range(2))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != trtlab.TensorSpec("x", "float32", (None, (1, 5), 3))
+    assert first != "x"
+
+
 @pytest.mark.parametrize(
     ("dtype", "value", "problem"),
     [

@@ -1,11 +1,14 @@
 #include "trtlab/core/budget.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/tensor.hpp"
 
 namespace trtlab::core {
+
+std::size_t default_executions(std::size_t cpus) noexcept { return std::min(cpus, std::max<std::size_t>(2, cpus / 4)); }
 
 Job::~Job() = default;
 

@@ -134,14 +134,15 @@ void resolve(void* handle, Library::State& state) {
     }
     const std::string found =
         "'" + state.path + "' (version " + (state.version.empty() ? "unknown" : state.version) + ")";
-    if (!missing.empty()) {
-        throw core::EngineError("OpenVINO's library " + found + " lacks functions that trtlab needs: " + missing +
-                                "; " + std::string(kInstall));
-    }
-    if (!state.version.starts_with(kKnownLine)) {
+    // First, as another release line explains functions that are missing.
+    if (!state.version.empty() && !state.version.starts_with(kKnownLine)) {
         throw core::EngineError("OpenVINO's library " + found +
                                 " is of a release line that this trtlab does not know: expected " +
                                 std::string(kKnownLine) + "x; " + std::string(kInstall));
+    }
+    if (!missing.empty()) {
+        throw core::EngineError("OpenVINO's library " + found + " lacks functions that trtlab needs: " + missing +
+                                "; " + std::string(kInstall));
     }
 }
 

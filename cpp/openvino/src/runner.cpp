@@ -123,8 +123,6 @@ Runner::Impl::Impl(std::shared_ptr<const CompiledModel> model_, std::shared_ptr<
 
 namespace {
 
-std::size_t default_streams(std::size_t cpus) { return std::min(cpus, std::max<std::size_t>(2, cpus / 4)); }
-
 Properties settings(const Runner::Options& options, std::size_t streams) {
     const std::size_t cpus = core::usable_cpus();
     Properties properties;
@@ -156,7 +154,8 @@ std::shared_ptr<Runner> Runner::make(const std::shared_ptr<Library>& library, co
     const std::size_t cpus = core::usable_cpus();
     std::size_t streams = options.streams;
     if (streams == 0)
-        streams = options.budget ? std::min(cpus, options.budget->options().max_executions) : default_streams(cpus);
+        streams =
+            options.budget ? std::min(cpus, options.budget->options().max_executions) : core::default_executions(cpus);
     auto budget = options.budget;
     if (!budget) {
         budget = std::make_shared<core::ExecutionBudget>(

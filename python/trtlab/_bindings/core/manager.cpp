@@ -18,9 +18,19 @@ nb::object ManagerHandle::load(const std::string& name, const core::InferenceMan
         const ReleasedGil unlocked;
         model = manager.load(name, loader);
     }
-    nb::object handle = nb::cast(ModelHandle(std::move(model)));
-    models_[key(name)] = handle;
+    nb::object handle = nb::cast(ModelHandle(model));
+    remember(name, model, handle);
     return handle;
+}
+
+void ManagerHandle::remember(const std::string& name, const std::shared_ptr<core::Model>& model,
+                             const nb::object& handle) {
+    // While the GIL was away the model may have been unloaded again, or the manager closed.
+    try {
+        if (handle_->model(name) == model) models_[key(name)] = handle;
+    } catch (const core::NotFound&) {
+    } catch (const core::Closed&) {
+    }
 }
 
 nb::object ManagerHandle::register_model(const std::string& name, nb::object model) {
@@ -35,7 +45,7 @@ nb::object ManagerHandle::register_model(const std::string& name, nb::object mod
         const ReleasedGil unlocked;
         manager.register_model(name, shared);
     }
-    models_[key(name)] = model;
+    remember(name, shared, model);
     return model;
 }
 

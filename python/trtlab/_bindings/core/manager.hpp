@@ -22,6 +22,8 @@ public:
     nanobind::dict stats() const;
 
 private:
+    void remember(const std::string& name, const std::shared_ptr<core::Model>& model, const nanobind::object& handle);
+
     Handle<core::InferenceManager> handle_;
     nanobind::dict models_;
 };

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 
+#include "trtlab/core/budget.hpp"
 #include "trtlab/core/thread_pool.hpp"
 
 namespace nb = nanobind;
@@ -25,6 +26,8 @@ NB_MODULE(_core, module) {
     bind_infer_bench(module);
     module.def("usable_cpus", &trtlab::core::usable_cpus,
                "CPUs that this process may use: its affinity mask, capped by the cgroup's quota.");
+    module.def("default_executions", &trtlab::core::default_executions, nb::arg("cpus"),
+               "Requests that should execute at the same time on so many CPUs, where nobody says.");
     module.def("_close_all", &close_all,
                "Close everything that has threads, cancelling what has not begun. For interpreter exit.");
     module.def(

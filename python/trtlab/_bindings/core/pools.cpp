@@ -17,15 +17,24 @@ using Item = nb::object;
 /// `core::Lease` for a `with` block.
 class LeaseHandle {
 public:
-    explicit LeaseHandle(core::Lease<Item> lease) : lease_(std::move(lease)) {}
+    explicit LeaseHandle(core::Lease<Item> lease) : lease_(std::move(lease)), made_in_(generation()) {}
+    LeaseHandle(LeaseHandle&&) noexcept = default;
+    ~LeaseHandle() {
+        // The pool's lock may be held by a thread that stayed in the parent.
+        if (made_in_ != generation()) new core::Lease<Item>(std::move(lease_));
+    }
     nb::object item() const {
         if (!lease_) throw core::Closed("this lease was released: acquire a new one");
         return *lease_;
     }
-    void release() noexcept { lease_.release(); }
+    void release() {
+        refuse_forked(made_in_, "lease");
+        lease_.release();
+    }
 
 private:
     core::Lease<Item> lease_;
+    int made_in_;
 };
 
 /// A pool whose waiters may have stayed in the parent process is refused in a child.

@@ -260,6 +260,11 @@ void bind_tensor(nb::module_& module) {
         .def_prop_ro("shape", &spec_shape,
                      nb::sig("def shape(self) -> tuple[int | None | tuple[int, int | None], ...] | None"),
                      "Extents as given to the constructor; None as a whole if even the rank may vary.")
+        .def(
+            "__eq__", [](const core::TensorSpec& self, const core::TensorSpec& other) { return self == other; },
+            nb::is_operator())
+        .def("__hash__",
+             [](const core::TensorSpec& self) { return std::hash<std::string>()(self.name + self.to_string()); })
         .def("__repr__",
              [](const core::TensorSpec& self) { return "TensorSpec('" + self.name + "', " + self.to_string() + ")"; });
 }

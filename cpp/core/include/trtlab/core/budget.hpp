@@ -17,6 +17,11 @@ enum class Pending {
     cancel,  ///< fail their futures with Closed
 };
 
+/// How many requests should execute at the same time on so many CPUs, where nobody says: 2, or a quarter of the CPUs if that
+/// is more, and never more than there are. Two keep the CPUs busy while one request is handed over; beyond that, some four
+/// threads for each serve throughput without making a single request slow. 2 on 2 to 8 CPUs, 16 on 64.
+std::size_t default_executions(std::size_t cpus) noexcept;
+
 /// One request on its way through an `ExecutionBudget`. The budget calls the hooks below, never under a lock (but for
 /// `wanted`) and each at most once, in the order `stage`, `launch`; the job answers with the `give_back` calls.
 ///

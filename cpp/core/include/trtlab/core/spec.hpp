@@ -43,6 +43,7 @@ struct TensorSpec {
     Shape static_shape() const;
     /// "float32[?, 3, 224, 224]"
     std::string to_string() const;
+    friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
 };
 
 /// What a model says of itself. Fixed once the model exists.
