@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from trtlab._bindings import _core
 from trtlab._bindings._core import Histogram, Model
 from trtlab.errors import InvalidArgument
+from trtlab.manager import check_int, check_seconds, shown
 
 __all__ = ["BenchReport", "InferBench", "Latency", "Progress"]
 
@@ -100,6 +102,12 @@ class InferBench:
     """
 
     def __init__(self, model: Model, inputs: Mapping[str, Any]) -> None:
+        if not isinstance(model, Model):
+            raise InvalidArgument(f"model: expected a trtlab.Model, got {shown(model)}")
+        if not isinstance(inputs, Mapping):
+            raise InvalidArgument(
+                f"model '{model.name}': expected a mapping of input names to values, got {shown(inputs)}"
+            )
         self._native = _core.InferBench(model, dict(inputs))
 
     def run(
@@ -130,12 +138,14 @@ class InferBench:
         """
         kind = load if load is not None else ("closed" if rate is None else "poisson")
         if kind not in LOADS:
-            raise InvalidArgument(f"load: expected one of {', '.join(LOADS)}, got {load!r}")
+            raise InvalidArgument(f"load: expected one of {', '.join(LOADS)}, got {shown(load)}")
         is_open = kind != "closed"
         if is_open != (rate is not None):
             raise InvalidArgument(
-                f"rate: a load that is {kind!r} {'needs one' if is_open else 'has none'}, got {rate!r}"
+                f"rate: a load that is {kind!r} {'needs one' if is_open else 'has none'}, got {shown(rate)}"
             )
+        if rate is not None and (not isinstance(rate, Real) or abs(rate) > 1e300):
+            raise InvalidArgument(f"rate: expected a number of arrivals a second above 0, got {shown(rate)}")
         if concurrency is None:
             concurrency = 4096 if is_open else 1
         for name, value, least in (
@@ -144,8 +154,16 @@ class InferBench:
             ("batch", batch, 1),
             ("seed", seed, 0),
         ):
-            if value is not None and (not isinstance(value, int) or not least <= value < 2**63):
-                raise InvalidArgument(f"{name}: expected an int of at least {least}, got {value!r}")
+            if value is not None:
+                check_int(name, value, least)
+        for name, time_s in (
+            ("warm_up_s", warm_up_s),
+            ("duration_s", duration_s),
+            ("drain_timeout_s", drain_timeout_s),
+        ):
+            check_seconds(name, time_s)
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidArgument(f"on_progress: expected a callable or None, got {shown(on_progress)}")
 
         def tell(phase: str, elapsed_s: float, planned_s: float, answered: int, failed: int) -> None:
             if on_progress is not None:
@@ -154,10 +172,10 @@ class InferBench:
         found = self._native.run(
             load=kind,
             concurrency=concurrency,
-            rate=0.0 if rate is None else rate,
-            warm_up_s=warm_up_s,
-            duration_s=duration_s,
-            drain_timeout_s=drain_timeout_s,
+            rate=0.0 if rate is None else float(rate),
+            warm_up_s=float(warm_up_s),
+            duration_s=float(duration_s),
+            drain_timeout_s=float(drain_timeout_s),
             max_requests=max_requests or 0,
             batch=batch,
             seed=seed,

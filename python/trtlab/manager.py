@@ -4,11 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from types import TracebackType
+from typing import Any
 
 from trtlab._bindings import _core
 from trtlab._bindings._core import Model, usable_cpus
 from trtlab.errors import InvalidArgument
+
+
+# Beyond what any machine executes side by side, and below where the engine's tables for it would not fit the memory.
+MOST_EXECUTIONS = 1_000_000
+
+
+def shown(value: object) -> str:
+    """Return ``repr(value)`` for a message: never long, and never an error of its own."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of too many digits, or a foreign object's own __repr__
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def check_int(what: str, value: Any, least: int, most: int = 2**63 - 1) -> None:
+    """Raise InvalidArgument unless ``value`` is an int from ``least`` to ``most``."""
+    if not isinstance(value, int) or not least <= value <= most:
+        limit = f" and at most {most}" if most < 2**63 - 1 or isinstance(value, int) and value > most else ""
+        raise InvalidArgument(f"{what}: expected an int of at least {least}{limit}, got {shown(value)}")
+
+
+def check_seconds(what: str, value: Any, or_none: str = "") -> None:
+    """Raise InvalidArgument unless ``value`` is a number of seconds, from 0 to a century."""
+    if not isinstance(value, Real) or not 0 <= value < 3e9:
+        raise InvalidArgument(f"{what}: expected a number of seconds >= 0 and below 3e9{or_none}, got {shown(value)}")
+
+
+def check_text(what: str, value: Any) -> None:
+    """Raise InvalidArgument unless ``value`` is a str that UTF-8 can say."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{what}: expected a str, got {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{what}: expected a str that UTF-8 can encode, got {shown(value)}") from None
+
+
+def _check_flag(what: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{what}: expected True or False, got {shown(value)}")
 
 
 class InferenceManager:
@@ -24,13 +67,10 @@ class InferenceManager:
     def __init__(
         self, max_executions: int | None = None, max_buffers: int | None = None, max_queue: int = 1024
     ) -> None:
-        for name, value, least in (
-            ("max_executions", max_executions, 1),
-            ("max_buffers", max_buffers, 1),
-            ("max_queue", max_queue, 0),
-        ):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise InvalidArgument(f"{name} is an int of at least {least}, got {value!r}")
+        for name, value in (("max_executions", max_executions), ("max_buffers", max_buffers)):
+            if value is not None:
+                check_int(name, value, 1, MOST_EXECUTIONS)
+        check_int("max_queue", max_queue, 0)
         executions = _core.default_executions(usable_cpus()) if max_executions is None else max_executions
         self._native = _core.InferenceManager(executions, max_buffers or 0, max_queue)
 
@@ -58,10 +98,11 @@ class InferenceManager:
         Blocks until the model is ready, without the GIL. Raises NotFound (no such file), InvalidArgument (name taken,
         not a model, bad argument), EngineError (no engine, or it refuses the model), Closed.
         """
+        check_text("the model's name", name)
         devices = [device] if isinstance(device, str) or not isinstance(device, Sequence) else list(device)
-        if len(devices) != 1 or devices[0] not in ("auto", "cpu"):
+        if len(devices) != 1 or not isinstance(devices[0], str) or devices[0] not in ("auto", "cpu"):
             raise InvalidArgument(
-                f"model '{name}': device {device!r} is not available in this version: use 'auto' or 'cpu'"
+                f"model '{name}': device {shown(device)} is not available in this version: use 'auto' or 'cpu'"
             )
         from trtlab import openvino
 
@@ -79,14 +120,16 @@ class InferenceManager:
 
     def register(self, name: str, model: Model) -> Model:
         """Register a model that exists, and return it. Raises InvalidArgument if the name is taken, Closed."""
+        check_text("the model's name", name)
         return self._native.register(name, model)
 
     def model(self, name: str) -> Model:
         """Return the model called ``name``. Raises NotFound, listing the names there are; Closed."""
+        check_text("the model's name", name)
         return self._native.model(name)
 
     def __getitem__(self, name: str) -> Model:
-        return self._native.model(name)
+        return self.model(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._native.names()
@@ -101,6 +144,8 @@ class InferenceManager:
 
         Blocks until they are done, without the GIL. Raises NotFound.
         """
+        check_text("the model's name", name)
+        _check_flag("cancel_pending", cancel_pending)
         self._native.unload(name, cancel_pending)
 
     def stats(self) -> dict[str, int]:
@@ -109,6 +154,7 @@ class InferenceManager:
 
     def close(self, cancel_pending: bool = False) -> None:
         """Close every model as ``unload`` does, and refuse new ones. Idempotent."""
+        _check_flag("cancel_pending", cancel_pending)
         self._native.close(cancel_pending)
 
     @property

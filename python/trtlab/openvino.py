@@ -7,14 +7,17 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trtlab._bindings import _core
 from trtlab._bindings._core import Model
 from trtlab._bindings._openvino import Library, loader
 from trtlab.errors import InvalidArgument
+from trtlab.manager import MOST_EXECUTIONS, check_int, check_seconds, check_text, shown
 
 __all__ = ["Library", "library", "load"]
 
+_BYTES = (bytes, bytearray, memoryview)
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "auto": ""}
 
 _library: Library | None = None
@@ -53,38 +56,44 @@ def load(
     properties: Mapping[str, str] | None = None,
 ) -> Model:
     """Load into ``manager``; see ``InferenceManager.load``."""
-    if precision not in _PRECISIONS:
-        raise InvalidArgument(f"model '{name}': precision is one of {list(_PRECISIONS)}, got {precision!r}")
+    if not isinstance(precision, str) or precision not in _PRECISIONS:
+        raise InvalidArgument(f"model '{name}': precision is one of {list(_PRECISIONS)}, got {shown(precision)}")
     for what, value in (("streams", streams), ("threads", threads)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InvalidArgument(f"model '{name}': {what} is an int of at least 1, or None, got {value!r}")
-    if not isinstance(model, (bytes, bytearray, memoryview)):
-        model = _path(name, model)
-    if weights is not None and not isinstance(weights, (bytes, bytearray, memoryview)):
+        if value is not None:
+            check_int(f"model '{name}': {what}", value, 1, MOST_EXECUTIONS)
+    source = _bytes(f"model '{name}'", model) if isinstance(model, _BYTES) else _path(name, model)
+    if weights is not None and not isinstance(weights, _BYTES):
         raise InvalidArgument(f"model '{name}': weights are the bytes of the IR's .bin, got a {type(weights).__name__}")
     settings = properties if properties is not None else {}
     if not isinstance(settings, Mapping) or not all(
         isinstance(key, str) and isinstance(value, str) for key, value in settings.items()
     ):
-        raise InvalidArgument(f"model '{name}': properties map strings to strings, got {properties!r}")
-    if queue_timeout_s is not None and not (isinstance(queue_timeout_s, (int, float)) and 0 <= queue_timeout_s < 3e9):
-        raise InvalidArgument(
-            f"model '{name}': queue_timeout_s is a number of seconds >= 0, or None to wait for ever, "
-            f"got {queue_timeout_s!r}"
-        )
+        raise InvalidArgument(f"model '{name}': properties map strings to strings, got {shown(properties)}")
+    for key, setting in settings.items():
+        check_text(f"model '{name}': properties", key)
+        check_text(f"model '{name}': property {key!r}", setting)
+    if queue_timeout_s is not None:
+        check_seconds(f"model '{name}': queue_timeout_s", queue_timeout_s, ", or None to wait for ever")
     return manager.load(
         name,
         loader(
             library(),
-            model if isinstance(model, str) else bytes(model),
-            b"" if weights is None else bytes(weights),
+            source,
+            b"" if weights is None else _bytes(f"model '{name}': weights", weights),
             streams or 0,
             threads or 0,
             _PRECISIONS[precision],
-            queue_timeout_s,
+            None if queue_timeout_s is None else float(queue_timeout_s),
             dict(settings),
         ),
     )
+
+
+def _bytes(what: str, value: Any) -> bytes:
+    try:
+        return bytes(value)
+    except ValueError as error:  # a memoryview that was released
+        raise InvalidArgument(f"{what}: its bytes cannot be read: {error}") from None
 
 
 def _path(name: str, model: str | os.PathLike[str]) -> str:
@@ -108,7 +117,7 @@ def _path(name: str, model: str | os.PathLike[str]) -> str:
 
 
 def _after_fork() -> None:
-    # Its threads stayed in the parent: a child opens its own.
+    # What the parent has opened is refused here; what it has not, a child opens for itself.
     global _library, _lock
     _library = None
     _lock = threading.Lock()

@@ -13,6 +13,7 @@
 #include "api.hpp"
 #include "probe.hpp"
 #include "trtlab/core/error.hpp"
+#include "trtlab/core/wait.hpp"
 
 namespace trtlab::openvino {
 namespace {
@@ -149,6 +150,15 @@ void resolve(void* handle, Library::State& state) {
 }  // namespace
 
 std::shared_ptr<Library> Library::open(const Options& options) {
+    // A shared library is opened once for a process: what a child opens is its parent's, with threads that are gone and
+    // locks that they may hold. Seen to hang in a child's first compilation.
+    static const core::ForkGuard first_opened;
+    if (first_opened.forked()) {
+        throw core::Closed(
+            "OpenVINO was opened by the parent process, and its threads did not survive the fork: open it after the "
+            "fork "
+            "only, or start processes that do not fork (multiprocessing's 'spawn')");
+    }
     auto state = std::make_unique<State>();
     resolve(find_and_open(options, state->path), *state);
     state->api.check(state->api.core_create(&state->core), "OpenVINO's core could not be created");

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,8 @@ import trtlab
 from trtlab.bench import BenchReport, InferBench, Progress
 from trtlab.cli import terminal
 from trtlab.cli.images import ImageOptions
-from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, numbers, shape_text
-from trtlab.cli.tensors import parse_shapes, random_inputs, read_inputs
-from trtlab.errors import Closed, Error
+from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, numbers, shape_text, size_option
+from trtlab.cli.tensors import blaming, parse_shapes, random_inputs, read_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="Real inputs (as of infer) instead of random ones."
 )
+@size_option
 @click.option(
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the random inputs and arrivals."
 )
@@ -86,6 +86,7 @@ def bench(
     batch: int | None,
     shapes: tuple[str, ...],
     inputs: tuple[str, ...],
+    size: tuple[int, int] | None,
     seed: int,
     executions: int | None,
     as_json: bool,
@@ -101,9 +102,18 @@ def bench(
     """
     if rates is not None and concurrency is not None and len(concurrency) > 1:
         raise click.UsageError("--concurrency takes one number if --rate is given")
+    if inputs and (shapes or batch is not None):
+        raise click.UsageError("--shape and --batch are of random inputs; --input takes them from the files")
     with loaded(model, **engine, executions=executions) as (manager, found):
         limits = manager.stats()
-        arrays = _inputs(found, inputs, shapes, batch, seed)
+        if inputs:
+            arrays, guessed = read_inputs(inputs, found, ImageOptions(size=size))
+        else:
+            arrays, guessed = random_inputs(found, parse_shapes(shapes, found), batch, seed)
+        with blaming(guessed):
+            found.infer(arrays).result()
+        for guess in guessed:
+            terminal.note(guess)
         batch_size = _batch_of(found, arrays)
         load = InferBench(found, arrays)
         common: dict[str, Any] = {
@@ -132,24 +142,6 @@ def bench(
         _remark(report)
     if any(report.failures > report.overloaded or report.requests == 0 for report in reports):
         raise click.exceptions.Exit(1)
-
-
-def _inputs(
-    model: trtlab.Model, files: Sequence[str], shapes: Sequence[str], batch: int | None, seed: int
-) -> dict[str, Any]:
-    arrays, guessed = random_inputs(model, parse_shapes(shapes, model), batch, seed) if not files else ({}, [])
-    arrays.update(read_inputs(files, model, ImageOptions()))
-    try:
-        model.infer(arrays).result()
-    except Closed:
-        raise
-    except Error as error:
-        if not guessed:
-            raise
-        raise type(error)(f"{error} (note: {'; '.join(guessed)})") from error
-    for guess in guessed:
-        terminal.note(guess)
-    return arrays
 
 
 def _batch_of(model: trtlab.Model, arrays: dict[str, Any]) -> int:

@@ -18,8 +18,10 @@ from trtlab.cli import terminal
 from trtlab.cli.loading import json_option
 from trtlab.errors import Error
 
+LIBRARY_VARIABLE = "TRTLAB_OPENVINO_LIBRARY"
 
-@click.command()
+
+@click.command(short_help="Say what is installed, what is missing, and what fixes it.")
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what is installed, on what machine, what is missing, and which command fixes it.
@@ -119,9 +121,13 @@ def _problems(found: dict[str, Any]) -> list[dict[str, str]]:
     problems = []
     engine = found["engines"]["openvino"]
     if not engine["usable"]:
-        again = "--force-reinstall " if found["packages"]["openvino"] else ""
-        extra = '"openvino>=2026.4,<2027"' if again else '"trtlab[cpu]"'
-        problems.append({"what": f"an engine for the CPU: {engine['error']}", "fix": f"{pip} {again}{extra}"})
+        installed = found["packages"]["openvino"] is not None
+        fix = f'{pip} --force-reinstall "openvino>=2026.4,<2027"' if installed else f'{pip} "trtlab[cpu]"'
+        if os.environ.get(LIBRARY_VARIABLE):
+            # As long as it is set, no installed package is looked at.
+            unset = f"unset {LIBRARY_VARIABLE}"
+            fix = unset if installed else f"{unset}; {fix}"
+        problems.append({"what": f"an engine for the CPU: {engine['error']}", "fix": fix})
     if found["packages"]["pillow"] is None:
         problems.append({"what": "Pillow, with which `trtlab infer` reads pictures", "fix": f'{pip} "trtlab[image]"'})
     return problems
@@ -144,7 +150,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if engine["usable"]:
         rows.append(("OpenVINO", f"{engine['version']} for {', '.join(engine['devices'])}: {engine['path']}"))
     else:
-        rows.append(("OpenVINO", f"unusable: {engine['error']}"))
+        rows.append(("OpenVINO", "unusable, see below"))
     return rows
 
 

@@ -29,6 +29,7 @@ class ImageOptions:
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
     bgr: bool = False
+    size: tuple[int, int] | None = None  #: height and width, where the spec leaves them open; None: the picture's own
 
 
 def read_image(file: Path, spec: TensorSpec, options: ImageOptions) -> Array:
@@ -43,7 +44,7 @@ def read_image(file: Path, spec: TensorSpec, options: ImageOptions) -> Array:
     channels_first = _channels_first(spec, options.layout)
     assert spec.shape is not None  # or it would have been refused
     axes = spec.shape[-3:]
-    channels_axis, height_axis, width_axis = axes if channels_first else (axes[2], axes[0], axes[1])
+    channels_axis, *extents = axes if channels_first else (axes[2], axes[0], axes[1])
     channels = channels_axis if isinstance(channels_axis, int) else 3
     if channels not in MODES:
         raise InvalidArgument(f"input '{spec.name}': {channels} channels; a picture has 1, 3 or 4")
@@ -54,8 +55,15 @@ def read_image(file: Path, spec: TensorSpec, options: ImageOptions) -> Array:
                 picture = ImageOps.exif_transpose(opened).convert(MODES[channels])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidArgument(f"input '{spec.name}': {file} is no picture that Pillow reads: {error}") from None
-    width = width_axis if isinstance(width_axis, int) else picture.width
-    height = height_axis if isinstance(height_axis, int) else picture.height
+    height, width = (
+        _extent(spec, options, place, axis, own)
+        for place, (axis, own) in enumerate(zip(extents, (picture.height, picture.width), strict=True))
+    )
+    if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
+        raise InvalidArgument(
+            f"input '{spec.name}': {height}x{width} is more than the {Image.MAX_IMAGE_PIXELS} pixels that a picture "
+            "may have; choose a smaller --size, or give it as .npy"
+        )
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
 
@@ -66,6 +74,27 @@ def read_image(file: Path, spec: TensorSpec, options: ImageOptions) -> Array:
     if channels_first:
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(values if len(spec.shape) == 3 else values[None])
+
+
+def _extent(spec: TensorSpec, options: ImageOptions, place: int, axis: object, own: int) -> int:
+    """Height (place 0) or width (1): the model's if it says one, else what was asked for, else the picture's own."""
+    wanted = options.size[place] if options.size is not None else None
+    if not isinstance(axis, int):
+        return own if wanted is None else wanted
+    if wanted not in (None, axis):
+        raise InvalidArgument(
+            f"--size: expected {('height', 'width')[place]} {axis}, which input '{spec.name}' "
+            f"{spec.dtype}[{shape_text(spec.shape)}] fixes, got {wanted}"
+        )
+    return axis
+
+
+def size_left_open(spec: TensorSpec, options: ImageOptions) -> bool:
+    """Whether a picture's own height or width is what the model gets."""
+    if options.size is not None or spec.shape is None:
+        return False
+    extents = spec.shape[-2:] if _channels_first(spec, options.layout) else spec.shape[-3:-1]
+    return not all(isinstance(axis, int) for axis in extents)
 
 
 def _channels_first(spec: TensorSpec, layout: str) -> bool:

@@ -15,8 +15,8 @@ import numpy as np
 
 from trtlab.cli import terminal
 from trtlab.cli.images import ImageOptions
-from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, numbers, shape_text
-from trtlab.cli.tensors import Array, read_inputs
+from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, numbers, shape_text, size_option
+from trtlab.cli.tensors import Array, blaming, read_inputs
 
 MAX_ROWS = 16
 
@@ -62,6 +62,7 @@ MAX_ROWS = 16
     show_default=True,
     help="Pictures: one number, or one a channel.",
 )
+@size_option
 @click.option("--bgr", is_flag=True, help="Pictures: blue comes first, as OpenCV has it.")
 @engine_options
 @json_option
@@ -75,6 +76,7 @@ def infer(
     scale: float | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    size: tuple[int, int] | None,
     bgr: bool,
     as_json: bool,
     **engine: Any,
@@ -85,13 +87,14 @@ def infer(
     """
     if output is not None and output.suffix != ".npz":
         raise click.UsageError(f"--output: expected a file that ends with .npz, got {output}")
-    options = ImageOptions(layout if layout == "auto" else layout.upper(), scale, mean, std, bgr)
+    options = ImageOptions(layout if layout == "auto" else layout.upper(), scale, mean, std, bgr, size)
     with loaded(model, **engine, executions=1) as (_, found):
-        arrays = read_inputs(inputs, found, options)
+        arrays, guessed = read_inputs(inputs, found, options)
         times_us = []
         for _ in range(repeat):
             begin = time.perf_counter()
-            answer = found.infer(arrays).result()
+            with blaming(guessed):
+                answer = found.infer(arrays).result()
             times_us.append((time.perf_counter() - begin) * 1e6)
         dtypes = {name: tensor.dtype for name, tensor in answer.items()}
         outputs: dict[str, Array] = {name: np.asarray(tensor) for name, tensor in answer.items()}

@@ -11,7 +11,7 @@ from trtlab.cli import terminal
 from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, shape_text, spec_json
 
 
-@click.command()
+@click.command(short_help="Show the inputs and outputs of MODEL.")
 @model_argument
 @engine_options
 @json_option

@@ -52,6 +52,31 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")(command)
 
 
+def size_option(command: Command) -> Command:
+    """--size."""
+    return click.option(
+        "--size",
+        callback=_height_and_width,
+        metavar="HEIGHTxWIDTH",
+        help="Pictures: resize to this where the model leaves it open.  [default: as they are]",
+    )(command)
+
+
+def _height_and_width(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    try:
+        size = int(height), int(width)
+        if min(size) < 1:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(
+            f"expected a height and a width like 48x320, got {text!r}", context, parameter
+        ) from None
+    return size
+
+
 def numbers(
     kind: type[int] | type[float], signed: bool = False
 ) -> Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...] | None]:

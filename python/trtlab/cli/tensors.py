@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trtlab import Model, TensorSpec
-from trtlab.cli.images import ImageOptions, read_image
+from trtlab.cli.images import ImageOptions, read_image, size_left_open
+from trtlab.cli.doctor import memory
 from trtlab.cli.loading import axis_text, shape_text
-from trtlab.errors import InvalidArgument, NotFound
+from trtlab.cli.terminal import size
+from trtlab.errors import Closed, Error, InvalidArgument, NotFound, OutOfMemory
 
 Array = np.ndarray[Any, Any]
 
+# While an array is drawn and converted, an element takes as much; bfloat16 goes through lists of Python floats.
+BYTES_AN_ELEMENT = 8
+BYTES_AN_ELEMENT_OF_A_LIST = 40
+# Where the kernel does not tell what memory is available.
 MAX_BYTES = 2**40
+
+
+@contextmanager
+def blaming(guessed: Sequence[str]) -> Iterator[None]:
+    """Put what was guessed in front of the error with which the model refuses it."""
+    try:
+        yield
+    except Closed:
+        raise
+    except Error as error:
+        if not guessed:
+            raise
+        raise type(error)(f"{'; '.join(guessed)}. With that: {error}") from error
 
 
 def split_name(text: str, model: Model, what: str) -> tuple[TensorSpec, str]:
@@ -34,17 +54,32 @@ def split_name(text: str, model: Model, what: str) -> tuple[TensorSpec, str]:
     )
 
 
-def read_inputs(texts: Sequence[str], model: Model, image: ImageOptions) -> dict[str, Array]:
-    """Read every "name=file"; files for the same name are joined along the first axis."""
+def read_inputs(texts: Sequence[str], model: Model, image: ImageOptions) -> tuple[dict[str, Array], list[str]]:
+    """Read every "name=file"; files for the same name are joined along the first axis.
+
+    Also says in words which axes a picture's own size had to fill.
+    """
     parts: dict[str, list[Array]] = {}
+    pictures: dict[str, TensorSpec] = {}
     for text in texts:
         if text.endswith(".npz") and Path(text).is_file():
             for name, array in _read_npz(Path(text)).items():
                 parts.setdefault(name, []).append(array)
             continue
         spec, file = split_name(text, model, "--input")
-        parts.setdefault(spec.name, []).append(_read(Path(file), spec, image))
-    return {name: _joined(name, arrays) for name, arrays in parts.items()}
+        array = _read(Path(file), spec)
+        if array is None:
+            array = read_image(Path(file), spec, image)
+            if size_left_open(spec, image):
+                pictures[spec.name] = spec
+        parts.setdefault(spec.name, []).append(array)
+    arrays = {name: _joined(name, found) for name, found in parts.items()}
+    guessed = [
+        f"input '{name}' {spec.dtype}[{shape_text(spec.shape)}] leaves the picture's size open; taken is its own, "
+        f"{shape_text(arrays[name].shape)}, --size HEIGHTxWIDTH says otherwise"
+        for name, spec in pictures.items()
+    ]
+    return arrays, guessed
 
 
 def parse_shapes(texts: Sequence[str], model: Model) -> dict[str, tuple[int, ...]]:
@@ -104,10 +139,27 @@ def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, 
     elements = 1
     for dim in shape:
         elements *= dim
-    if elements * 8 > MAX_BYTES:
-        raise InvalidArgument(
-            f"input '{spec.name}': {shape_text(shape)} has {elements} elements; choose another with --shape"
+    needed = elements * (BYTES_AN_ELEMENT_OF_A_LIST if spec.dtype == "bfloat16" else BYTES_AN_ELEMENT)
+    available = memory()["available_bytes"] or MAX_BYTES
+    if needed > available:
+        raise OutOfMemory(
+            f"input '{spec.name}': {shape_text(shape)} has {elements} elements, for which {size(needed)} are needed, "
+            f"and {size(available)} are available; choose a smaller one with --shape"
         )
+    try:
+        return _drawn(generator, spec, shape)
+    except MemoryError as error:
+        raise OutOfMemory(
+            f"input '{spec.name}': {shape_text(shape)} does not fit into memory; choose a smaller one with --shape "
+            f"({error})"
+        ) from None
+    except ValueError as error:
+        raise InvalidArgument(
+            f"input '{spec.name}': {shape_text(shape)} makes no array; choose another with --shape ({error})"
+        ) from None
+
+
+def _drawn(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
     if spec.dtype == "bytes":
         return np.full(shape, b"trtlab", dtype="S6")
     if spec.dtype == "bool":
@@ -119,7 +171,8 @@ def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, 
     return generator.integers(0, 2, shape).astype(spec.dtype)
 
 
-def _read(file: Path, spec: TensorSpec, image: ImageOptions) -> Array:
+def _read(file: Path, spec: TensorSpec) -> Array | None:
+    """Return what numpy wrote; None for a file of another kind."""
     if not file.is_file():
         raise NotFound(f"input '{spec.name}': there is no file {file}")
     if file.suffix == ".npz":
@@ -136,7 +189,7 @@ def _read(file: Path, spec: TensorSpec, image: ImageOptions) -> Array:
             return np.asarray(np.load(file, allow_pickle=False))
         except (ValueError, EOFError) as error:
             raise InvalidArgument(f"input '{spec.name}': {file} is no array that numpy reads: {error}") from None
-    return read_image(file, spec, image)
+    return None
 
 
 def _read_npz(file: Path) -> dict[str, Array]:

@@ -32,9 +32,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     table = Table(
         box=box.SIMPLE_HEAD if any(columns) else None,
         show_header=any(columns),
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
         pad_edge=False,
         padding=(0, 2, 0, 0) if not any(columns) else (0, 1),
     )
@@ -42,7 +39,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         table.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    out = console()
+    if title:
+        # A line of its own: a table's title is broken at the table's width.
+        out.print(f"\n{title}", style="bold", soft_wrap=True)
+    out.print(table)
 
 
 def print_json(value: Any) -> None:

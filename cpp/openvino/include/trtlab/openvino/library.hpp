@@ -24,7 +24,8 @@ public:
 
     /// Finds, opens and checks the library: version, functions, element types, layout of strings. Loads OpenVINO's
     /// IR reader for that; takes some 10 ms. Throws NotFound if a file named by the caller does not exist, EngineError
-    /// if there is no usable library; the message says what was looked for, where, and what to install.
+    /// if there is no usable library; the message says what was looked for, where, and what to install. Throws Closed in
+    /// a forked child whose parent has opened it: load models after the fork.
     static std::shared_ptr<Library> open(const Options& options);
     static std::shared_ptr<Library> open() { return open(Options{}); }
 
