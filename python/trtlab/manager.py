@@ -12,7 +12,6 @@ from trtlab._bindings import _core
 from trtlab._bindings._core import Model, usable_cpus
 from trtlab.errors import InvalidArgument
 
-
 # Beyond what any machine executes side by side, and below where the engine's tables for it would not fit the memory.
 MOST_EXECUTIONS = 1_000_000
 
@@ -35,7 +34,8 @@ def check_int(what: str, value: Any, least: int, most: int = 2**63 - 1) -> None:
 
 def check_seconds(what: str, value: Any, or_none: str = "") -> None:
     """Raise InvalidArgument unless ``value`` is a number of seconds, from 0 to a century."""
-    if not isinstance(value, Real) or not 0 <= value < 3e9:
+    is_number = isinstance(value, Real)
+    if not is_number or not 0 <= value < 3e9:
         raise InvalidArgument(f"{what}: expected a number of seconds >= 0 and below 3e9{or_none}, got {shown(value)}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trtlab
-from trtlab import FunctionModel, InferenceManager, Pool, TensorSpec, ThreadPool, errors
+from trtlab import FunctionModel, InferBench, InferenceManager, Pool, TensorSpec, ThreadPool, errors
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -204,6 +204,16 @@ def answer_of(function_: Callable[..., Any], outputs: int = 1) -> None:
         model.infer(x=ROWS).result(60)
 
 
+def released(content: bytes) -> memoryview:
+    view = memoryview(content)
+    view.release()
+    return view
+
+
+def bench(world: World, **options: Any) -> None:
+    InferBench(world.double, {"x": ROWS}).run(**options)
+
+
 def rank_nine() -> np.ndarray[Any, Any]:
     return np.zeros((1,) * 9, np.float32)
 
@@ -275,9 +285,9 @@ CASES = [
     Case("fractions for integers", lambda w: w.bytes_in.infer(x=[1.5]), errors.InvalidArgument, ValueError,
          ("model 'bytes_in'", "input 'x'", "expected uint8[?]", "float64", "without loss", "convert")),
     Case("integers out of range", lambda w: w.bytes_in.infer(x=[256]), errors.InvalidArgument, ValueError,
-         ("model 'bytes_in'", "input 'x'", "expected uint8[?]", "out of the range of uint8")),
+         ("model 'bytes_in'", "input 'x'", "expected uint8[?]", "values that uint8 cannot hold without loss")),
     Case("negative for unsigned", lambda w: w.bytes_in.infer(x=[-1]), errors.InvalidArgument, ValueError,
-         ("model 'bytes_in'", "input 'x'", "out of the range of uint8")),
+         ("model 'bytes_in'", "input 'x'", "values that uint8 cannot hold without loss")),
     Case("beyond 64 bits", lambda w: w.bytes_in.infer(x=[2**70]), errors.InvalidArgument, ValueError,
          ("model 'bytes_in'", "input 'x'", "expected uint8[?]")),
     Case("beyond what the engine computes in", lambda w: w.big.infer(x=np.full((1, 4), 2**40)).result(60),
@@ -339,6 +349,32 @@ CASES = [
     Case("empty name", lambda w: w.manager.load("", w.ir), errors.InvalidArgument, ValueError, ("name", "not empty")),
     Case("no execution", lambda w: InferenceManager(max_executions=0), errors.InvalidArgument, ValueError,
          ("max_executions", "at least 1", "got 0")),
+    Case("executions beyond any machine", lambda w: InferenceManager(10**30), errors.InvalidArgument, ValueError,
+         ("max_executions", "at most 1000000", f"got {10**30}")),
+    Case("executions beyond any memory", lambda w: InferenceManager(2**62), errors.InvalidArgument, ValueError,
+         ("max_executions", "at most 1000000", "got 4611686018427387904")),
+    Case("executions beyond what Python prints", lambda w: InferenceManager(10**5000), errors.InvalidArgument,
+         ValueError, ("max_executions", "at most 1000000", "got a int")),
+    Case("buffers beyond any machine", lambda w: InferenceManager(1, 10**30), errors.InvalidArgument, ValueError,
+         ("max_buffers", "at most 1000000", f"got {10**30}")),
+    Case("queue beyond 64 bits", lambda w: InferenceManager(max_queue=2**63), errors.InvalidArgument, ValueError,
+         ("max_queue", "at least 0 and at most 9223372036854775807", "got 9223372036854775808")),
+    Case("no queue", lambda w: InferenceManager(max_queue=None), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("max_queue", "at least 0", "got None")),
+    Case("model's name that is a number", lambda w: w.manager[3], errors.InvalidArgument, ValueError,  # type: ignore[index]
+         ("the model's name", "expected a str", "got 3")),
+    Case("model's name that is not UTF-8", lambda w: w.manager.model("\ud800"), errors.InvalidArgument, ValueError,
+         ("the model's name", "UTF-8", r"got '\ud800'")),
+    Case("loading under a number", lambda w: w.manager.load(3, w.ir), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("the model's name", "expected a str", "got 3")),
+    Case("registering under a number", lambda w: w.manager.register(3, w.pair), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("the model's name", "expected a str", "got 3")),
+    Case("unloading a number", lambda w: w.manager.unload(3), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("the model's name", "expected a str", "got 3")),
+    Case("unloading with text", lambda w: w.manager.unload("double", "no"), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("cancel_pending", "True or False", "got 'no'")),
+    Case("closing with a number", lambda w: w.manager.close(1), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("cancel_pending", "True or False", "got 1")),
     Case("executions as text", lambda w: InferenceManager("2"), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
          ("max_executions", "an int", "got '2'")),
     Case("fewer buffers than executions", lambda w: InferenceManager(4, 2), errors.InvalidArgument, ValueError,
@@ -361,6 +397,16 @@ CASES = [
          errors.InvalidArgument, ValueError, ("model 'a'", "queue_timeout_s", ">= 0", "got nan")),
     Case("queue timeout as text", lambda w: w.manager.load("a", w.ir, queue_timeout_s="1"),  # type: ignore[arg-type]
          errors.InvalidArgument, ValueError, ("model 'a'", "queue_timeout_s", "got '1'")),
+    Case("streams beyond any machine", lambda w: w.manager.load("a", w.ir, streams=2**70), errors.InvalidArgument,
+         ValueError, ("model 'a'", "streams", "at most 1000000", f"got {2**70}")),
+    Case("precision that is a list", lambda w: w.manager.load("a", w.ir, precision=["float32"]),  # type: ignore[arg-type]
+         errors.InvalidArgument, ValueError, ("model 'a'", "precision", "'float32'", "got ['float32']")),
+    Case("device that is an array", lambda w: w.manager.load("a", w.ir, device=[ROWS]),  # type: ignore[list-item]
+         errors.InvalidArgument, ValueError, ("model 'a'", "device", "use 'auto' or 'cpu'")),
+    Case("queue timeout beyond a century", lambda w: w.manager.load("a", w.ir, queue_timeout_s=10**400),
+         errors.InvalidArgument, ValueError, ("model 'a'", "queue_timeout_s", "below 3e9", "got 1000", "...")),
+    Case("property that is not UTF-8", lambda w: w.manager.load("a", w.ir, properties={"\ud800": "1"}),
+         errors.InvalidArgument, ValueError, ("model 'a'", "properties", "UTF-8", r"got '\ud800'")),
     Case("unknown property", lambda w: w.manager.load("a", w.ir, properties={"NO_SUCH": "1"}), errors.EngineError,
          RuntimeError, ("model 'a'", "NO_SUCH", "CPU")),
     Case("property that is no string", lambda w: w.manager.load("a", w.ir, properties={"NUM_STREAMS": 1}),  # type: ignore[dict-item]
@@ -390,8 +436,29 @@ CASES = [
          ("model 'a'", "NUL", "rename")),
     Case("a path that is not UTF-8", lambda w: w.manager.load("a", os.fsdecode(b"\xff.onnx")),
          errors.InvalidArgument, ValueError, ("model 'a'", "UTF-8", "rename")),
+    Case("memory that was released", lambda w: w.manager.load("a", released(w.ir)), errors.InvalidArgument,  # type: ignore[arg-type]
+         ValueError, ("model 'a'", "cannot be read", "released")),
     Case("weights as text", lambda w: w.manager.load("a", w.ir, weights="w"), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
          ("model 'a'", "weights", "got a str")),
+    # The load generator.
+    Case("bench of no model", lambda w: InferBench(3, {}), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("model: expected a trtlab.Model", "got 3")),
+    Case("bench without inputs", lambda w: InferBench(w.double, None), errors.InvalidArgument, ValueError,  # type: ignore[arg-type]
+         ("model 'double'", "mapping of input names to values", "got None")),
+    Case("bench at a rate of text", lambda w: bench(w, rate="5"), errors.InvalidArgument, ValueError,
+         ("rate", "number of arrivals a second", "got '5'")),
+    Case("bench at a rate beyond floats", lambda w: bench(w, rate=10**400), errors.InvalidArgument, ValueError,
+         ("rate", "number of arrivals a second", "got 1000", "...")),
+    Case("bench for no duration", lambda w: bench(w, duration_s=None), errors.InvalidArgument, ValueError,
+         ("duration_s", "number of seconds >= 0", "got None")),
+    Case("bench that warms up for a text", lambda w: bench(w, warm_up_s="1"), errors.InvalidArgument, ValueError,
+         ("warm_up_s", "number of seconds >= 0", "got '1'")),
+    Case("bench that drains for ever", lambda w: bench(w, drain_timeout_s=float("inf")), errors.InvalidArgument,
+         ValueError, ("drain_timeout_s", "below 3e9", "got inf")),
+    Case("bench that tells a number", lambda w: bench(w, on_progress=3), errors.InvalidArgument, ValueError,
+         ("on_progress", "callable or None", "got 3")),
+    Case("bench of more requests than are counted", lambda w: bench(w, max_requests=2**63), errors.InvalidArgument,
+         ValueError, ("max_requests", "at most", "got 9223372036854775808")),
     # The vendor's library.
     Case("library absent", lambda w: trtlab.openvino.Library(path="absent.so"), errors.NotFound, LookupError,
          ("OpenVINO", "absent.so", "does not exist", 'pip install "trtlab[cpu]"')),

@@ -168,7 +168,7 @@ def test_a_closed_model_is_refused(double: trtlab.Model) -> None:
         ({**ROW, "y": 1}, NotFound, "'y'"),
         ({"x": np.zeros((1, 4))}, InvalidArgument, "float64"),
         ({"x": np.zeros((1, 5), np.float32)}, InvalidArgument, "5"),
-        ({1: np.zeros((1, 4), np.float32)}, NotFound, "'1'"),
+        ({1: np.zeros((1, 4), np.float32)}, InvalidArgument, "named by strings"),
     ],
 )
 def test_wrong_inputs_are_refused_at_once(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from trtlab import Model, TensorSpec
-from trtlab.cli.images import ImageOptions, read_image, size_left_open
 from trtlab.cli.doctor import memory
+from trtlab.cli.images import ImageOptions, read_image, size_left_open
 from trtlab.cli.loading import axis_text, shape_text
 from trtlab.cli.terminal import size
 from trtlab.errors import Closed, Error, InvalidArgument, NotFound, OutOfMemory
@@ -67,9 +67,13 @@ def read_inputs(texts: Sequence[str], model: Model, image: ImageOptions) -> tupl
                 parts.setdefault(name, []).append(array)
             continue
         spec, file = split_name(text, model, "--input")
-        array = _read(Path(file), spec)
-        if array is None:
-            array = read_image(Path(file), spec, image)
+        path = Path(file)
+        if not path.is_file():
+            raise NotFound(f"input '{spec.name}': there is no file {path}")
+        if path.suffix in (".npy", ".npz"):
+            array = _read_saved(path, spec)
+        else:
+            array = read_image(path, spec, image)
             if size_left_open(spec, image):
                 pictures[spec.name] = spec
         parts.setdefault(spec.name, []).append(array)
@@ -171,10 +175,7 @@ def _drawn(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, .
     return generator.integers(0, 2, shape).astype(spec.dtype)
 
 
-def _read(file: Path, spec: TensorSpec) -> Array | None:
-    """Return what numpy wrote; None for a file of another kind."""
-    if not file.is_file():
-        raise NotFound(f"input '{spec.name}': there is no file {file}")
+def _read_saved(file: Path, spec: TensorSpec) -> Array:
     if file.suffix == ".npz":
         arrays = _read_npz(file)
         if spec.name in arrays:
@@ -184,12 +185,10 @@ def _read(file: Path, spec: TensorSpec) -> Array | None:
         raise NotFound(
             f"input '{spec.name}': {file} holds {', '.join(arrays) or 'nothing'}; expected '{spec.name}' or one array"
         )
-    if file.suffix == ".npy":
-        try:
-            return np.asarray(np.load(file, allow_pickle=False))
-        except (ValueError, EOFError) as error:
-            raise InvalidArgument(f"input '{spec.name}': {file} is no array that numpy reads: {error}") from None
-    return None
+    try:
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise InvalidArgument(f"input '{spec.name}': {file} is no array that numpy reads: {error}") from None
 
 
 def _read_npz(file: Path) -> dict[str, Array]:

@@ -42,6 +42,14 @@ def test_every_command_has_help(run: Trtlab, name: str) -> None:
     assert f"trtlab {name}" in run(name, "--help").out
 
 
+def test_in_80_columns_no_summary_is_cut(run: Trtlab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("--help").out.splitlines()
+    summaries = lines[lines.index("Commands:") + 1 :]
+    assert [line.split()[0] for line in summaries] == ["bench", "doctor", "infer", "inspect"]
+    assert [line for line in summaries if not line.endswith(".") or line.endswith("...")] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -56,6 +64,11 @@ def test_every_command_has_help(run: Trtlab, name: str) -> None:
         (["bench", "x", "--duration", "0"], "duration"),
         (["infer", "x", "--output", "y.txt"], ".npz"),
         (["infer", "x", "--mean", "grey"], "grey"),
+        (["infer", "x", "--size", "48"], "like 48x320, got '48'"),
+        (["infer", "x", "--size", "0x5"], "like 48x320, got '0x5'"),
+        (["bench", "x", "--input", "x.npy", "--shape", "1x4"], "--shape and --batch are of random inputs"),
+        (["bench", "x", "--executions", "9" * 30], "max_executions: expected an int of at least 1"),
+        (["inspect", "nowhere.onnx", "--streams", "9" * 30], "streams: expected an int of at least 1"),
         (["inspect", "nowhere.onnx", "--device", "cuda:0"], "cuda:0"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trtlab
-from trtlab.cli import terminal
+from trtlab.cli import tensors, terminal
 
 Trtlab = Callable[..., Any]  # as `run` in conftest.py gives it
 
@@ -107,12 +107,33 @@ def test_bench_refuses_what_makes_no_sense(run: Trtlab, double: Path, arguments:
     assert word in said.err
 
 
+def test_bench_refuses_inputs_that_no_memory_holds_by_name(
+    run: Trtlab, double: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "memory", lambda: {"available_bytes": 8 * 4 * 1000})
+    assert run("bench", double, *SHORT, "--concurrency", 1, "--shape", "x=1000x4").status == 0
+    said = run("bench", double, *SHORT, "--shape", "x=1001x4")
+    assert said.status == 2
+    for word in ("input 'x': 1001x4", "31.3 KiB are needed", "31.2 KiB are available", "--shape"):
+        assert word in said.err
+
+    def refuse(*arguments: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(tensors, "_drawn", refuse)
+    said = run("bench", double, *SHORT, "--shape", "x=1000x4")
+    assert said.status == 2
+    assert "input 'x': 1000x4 does not fit into memory; choose a smaller one with --shape (no room)" in said.err
+
+
 def test_bench_blames_its_guess_when_the_model_refuses_it(run: Trtlab, tmp_path: Path) -> None:
     model = tmp_path / "product.xml"
     model.write_text(PRODUCT)
     said = run("bench", model, *SHORT)
     assert said.status == 2
-    assert "input 'x' leaves axis 0 (?), 1 (?) open; taken is 1x1, --shape x=..." in said.err
+    assert said.err.startswith(
+        "trtlab: input 'x' leaves axis 0 (?), 1 (?) open; taken is 1x1, --shape x=... says otherwise. With that: model"
+    )
     assert run("bench", model, *SHORT, "--shape", "x=1x3").status == 0
 
 

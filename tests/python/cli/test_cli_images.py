@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trtlab
 from PIL import Image
-from trtlab.cli.images import ImageOptions, read_image
+from trtlab.cli.images import ImageOptions, read_image, size_left_open
 from trtlab.errors import EngineError, InvalidArgument
 
 
@@ -59,9 +59,28 @@ def test_pictures_are_resized_and_turned_to_fit(tmp_path: Path, picture: Path) -
     )
 
 
+def test_a_size_fills_the_extents_that_are_open(picture: Path) -> None:
+    options = ImageOptions(size=(8, 6))
+    assert read_image(picture, spec("float32", None, 3, None, None), options).shape == (1, 3, 8, 6)
+    assert read_image(picture, spec("float32", None, 8, None, 3), options).shape == (1, 8, 6, 3)
+    for x, left_open in (
+        (spec("float32", None, 3, None, None), True),
+        (spec("float32", None, 3, 8, (4, 9)), True),
+        (spec("float32", 2, None, 3), True),
+        (spec("float32", None, 3, 8, 6), False),
+        (spec("float32", None, 8, 6, 3), False),
+    ):
+        assert size_left_open(x, ImageOptions()) is left_open
+        assert not size_left_open(x, options)
+
+
 @pytest.mark.parametrize(
     ("x", "options", "word"),
     [
+        (spec("float32", None, 3, 4, None), ImageOptions(size=(8, 6)), r"--size: expected height 4, .*'x'.*got 8"),
+        (spec("float32", None, 3, None, 7), ImageOptions(size=(8, 6)), r"--size: expected width 7, .*'x'.*got 6"),
+        (spec("float32", None, 3, None, None), ImageOptions(size=(10**5, 10**5)), r"100000x100000 .* smaller --size"),
+        (spec("float32", None, 3, None, None), ImageOptions(size=(10**50, 1)), "smaller --size"),
         (spec("float32", None, None, None, None), ImageOptions(), "--layout"),
         (spec("float32", None, 3, 224, 3), ImageOptions(), "--layout"),
         (spec("float32", None, 3), ImageOptions(), "rank 3 or 4"),

@@ -109,6 +109,26 @@ def test_infer_does_not_touch_the_output_when_it_fails(run: Trtlab, double: Path
     assert "nowhere" in said.err
 
 
+def test_infer_blames_the_size_of_a_picture_when_the_model_refuses_it(
+    run: Trtlab, model_file: Callable[[str], Path], picture: Path
+) -> None:
+    said = run("infer", model_file("det"), "--input", picture)
+    assert said.status == 2
+    assert said.err.startswith(
+        "trtlab: input 'x' float32[?x3x?x?] leaves the picture's size open; taken is its own, 1x3x2x5, "
+        "--size HEIGHTxWIDTH says otherwise. With that: model"
+    )
+    found = run("infer", model_file("det"), "--input", picture, "--size", "32x64", "--json").json
+    assert found["outputs"][0]["shape"] == [1, 1, 32, 64]
+
+
+def test_a_long_name_is_not_broken_over_two_lines(run: Trtlab, saved: Callable[..., Path], tmp_path: Path) -> None:
+    name = "a_name_that_is_wider_than_the_table_of_its_elements"
+    np.save(tmp_path / "x.npy", np.zeros((1, 4), np.float32))
+    said = run("infer", saved((name, "f32", (1, 4))), "--input", tmp_path / "x.npy", "--top", 1)
+    assert f"2{name}, top 1" in said.out.splitlines()
+
+
 def test_infer_reads_a_picture(run: Trtlab, saved: Callable[..., Path], picture: Path, tmp_path: Path) -> None:
     model = saved(("pixels", "f32", ("?", 3, 2, 5)))
     output = tmp_path / "out.npz"

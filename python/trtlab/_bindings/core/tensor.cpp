@@ -262,7 +262,7 @@ void bind_tensor(nb::module_& module) {
                      "Extents as given to the constructor; None as a whole if even the rank may vary.")
         .def(
             "__eq__", [](const core::TensorSpec& self, const core::TensorSpec& other) { return self == other; },
-            nb::is_operator())
+            nb::is_operator(), nb::sig("def __eq__(self, other: object, /) -> bool"))
         .def("__hash__",
              [](const core::TensorSpec& self) { return std::hash<std::string>()(self.name + self.to_string()); })
         .def("__repr__",
