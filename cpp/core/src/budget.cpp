@@ -12,39 +12,6 @@ std::size_t default_executions(std::size_t cpus) noexcept { return std::min(cpus
 
 Job::~Job() = default;
 
-Job* JobList::next(const Job& job) noexcept { return job.next_; }
-
-void JobList::push(Job& job) noexcept {
-    job.previous_ = tail_;
-    job.next_ = nullptr;
-    (tail_ != nullptr ? tail_->next_ : head_) = &job;
-    tail_ = &job;
-    ++size_;
-}
-
-void JobList::insert(Job& job) noexcept {
-    Job* before = tail_;
-    while (before != nullptr && before->ticket_ > job.ticket_) before = before->previous_;
-    if (before == tail_) return push(job);
-    job.previous_ = before;
-    job.next_ = before != nullptr ? before->next_ : head_;
-    job.next_->previous_ = &job;
-    (before != nullptr ? before->next_ : head_) = &job;
-    ++size_;
-}
-
-void JobList::remove(Job& job) noexcept {
-    (job.previous_ != nullptr ? job.previous_->next_ : head_) = job.next_;
-    (job.next_ != nullptr ? job.next_->previous_ : tail_) = job.previous_;
-    --size_;
-}
-
-Job* JobList::pop() noexcept {
-    Job* first = head_;
-    if (first != nullptr) remove(*first);
-    return first;
-}
-
 /// A thread blocked in `admit`, with the job that it brings.
 struct ExecutionBudget::Caller : Waiter {
     Job* job = nullptr;
@@ -107,6 +74,13 @@ bool ExecutionBudget::has_room() const noexcept {
 void ExecutionBudget::enqueue(Job& job) noexcept {
     job.ticket_ = next_ticket_++;
     queued_.push(job);
+}
+
+/// Jobs that are staged by several threads at a time may be ready in another order than they came in.
+void ExecutionBudget::keep_staged(Job& job) noexcept {
+    Job* before = staged_.back();
+    while (before != nullptr && before->ticket_ > job.ticket_) before = JobList::previous(*before);
+    staged_.insert_after(before, job);
 }
 
 void ExecutionBudget::grant_room(WakeUp& wake_up) noexcept {
@@ -262,7 +236,7 @@ void ExecutionBudget::pump() noexcept {
             unwanted->discard();
         } else if (stage(*to_stage)) {
             std::lock_guard lock(mutex_);
-            staged_.insert(*to_stage);
+            keep_staged(*to_stage);
         }
     }
 }

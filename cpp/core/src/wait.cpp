@@ -94,26 +94,6 @@ void Waiter::grant(WakeUp& wake_up) noexcept {
     wake_up.address_ = &granted_;
 }
 
-void WaitQueue::push(Waiter& waiter) noexcept {
-    waiter.previous_ = tail_;
-    waiter.next_ = nullptr;
-    (tail_ != nullptr ? tail_->next_ : head_) = &waiter;
-    tail_ = &waiter;
-    ++size_;
-}
-
-void WaitQueue::remove(Waiter& waiter) noexcept {
-    (waiter.previous_ != nullptr ? waiter.previous_->next_ : head_) = waiter.next_;
-    (waiter.next_ != nullptr ? waiter.next_->previous_ : tail_) = waiter.previous_;
-    --size_;
-}
-
-Waiter* WaitQueue::pop() noexcept {
-    Waiter* first = head_;
-    if (first != nullptr) remove(*first);
-    return first;
-}
-
 ForkGuard::ForkGuard() {
     static const bool registered = [] {
         if (pthread_atfork(nullptr, nullptr, count_fork) != 0)

@@ -217,7 +217,9 @@ core::Tensor Conversion::from_strings(nb::handle value, const core::TensorSpec& 
 }
 
 core::Tensor Conversion::operator()(nb::handle value, const core::TensorSpec& spec) {
-    if (nb::isinstance<core::Tensor>(value)) return instance<core::Tensor>(value);
+    // The class is final, so comparing addresses is enough, and cheaper than looking the type up.
+    static const nb::handle tensor_type = nb::type<core::Tensor>();
+    if (value.type().is(tensor_type)) return instance<core::Tensor>(value);
     if (spec.dtype == DType::bytes) return from_strings(value, spec);
     core::Tensor tensor;
     if (PyObject_CheckBuffer(value.ptr()) != 0 && from_buffer(value, spec, tensor)) return tensor;

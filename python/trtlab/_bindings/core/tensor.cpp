@@ -188,7 +188,7 @@ nb::object spec_shape(const core::TensorSpec& spec) {
 
 void bind_tensor(nb::module_& module) {
     static PyType_Slot slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)}, {0, nullptr}};
-    nb::class_<Tensor>(module, "Tensor", nb::type_slots(slots), nb::is_weak_referenceable(),
+    nb::class_<Tensor>(module, "Tensor", nb::type_slots(slots), nb::is_weak_referenceable(), nb::is_final(),
                        "A model's answer: n-dimensional data that keeps its memory alive.\n\n"
                        "``numpy.asarray(tensor)`` and any DLPack consumer see the same memory, without a copy.")
         .def_prop_ro(

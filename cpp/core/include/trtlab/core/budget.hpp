@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "trtlab/core/intrusive_list.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::core {
@@ -27,7 +28,7 @@ std::size_t default_executions(std::size_t cpus) noexcept;
 ///
 /// A job is an intrusive queue node: it must outlive its stay in the budget, which ends with `give_back_buffer` or
 /// `abandon`.
-class [[gnu::visibility("default")]] Job {
+class [[gnu::visibility("default")]] Job : public ListNode<Job> {
 public:
     Job(const Job&) = delete;
     Job& operator=(const Job&) = delete;
@@ -57,30 +58,8 @@ protected:
 
 private:
     friend class ExecutionBudget;
-    friend class JobList;
     const void* owner_ = nullptr;
     std::uint64_t ticket_ = 0;
-    Job* previous_ = nullptr;
-    Job* next_ = nullptr;
-};
-
-/// FIFO of jobs; not synchronised.
-class JobList {
-public:
-    bool empty() const noexcept { return head_ == nullptr; }
-    std::size_t size() const noexcept { return size_; }
-    Job* front() const noexcept { return head_; }
-    static Job* next(const Job& job) noexcept;
-    void push(Job& job) noexcept;
-    /// Keeps the list in the order of the tickets.
-    void insert(Job& job) noexcept;
-    void remove(Job& job) noexcept;
-    Job* pop() noexcept;
-
-private:
-    Job* head_ = nullptr;
-    Job* tail_ = nullptr;
-    std::size_t size_ = 0;
 };
 
 /// What models that live together share: execution tokens, IO buffers, and one bounded first-come-first-served queue.
@@ -144,10 +123,12 @@ public:
     Stats stats() const;
 
 private:
+    using JobList = IntrusiveList<Job>;
     struct Caller;
     bool runnable() const noexcept;
     bool has_room() const noexcept;
     void enqueue(Job& job) noexcept;
+    void keep_staged(Job& job) noexcept;
     void grant_room(WakeUp& wake_up) noexcept;
     Job* unlink_unwanted() noexcept;
     bool stage(Job& job) noexcept;
@@ -161,7 +142,7 @@ private:
     std::uint64_t next_ticket_ = 0;
     std::uint64_t overloaded_ = 0;
     JobList queued_;
-    JobList staged_;
+    JobList staged_;  // in the order of the tickets
     WaitQueue callers_;
 };
 

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstdint>
 
+#include "trtlab/core/intrusive_list.hpp"
+
 namespace trtlab::core {
 
 /// Called when a signal interrupted a wait. It may throw to abandon the wait; returning goes on waiting.
@@ -83,7 +85,7 @@ inline void spin_pause() noexcept {
 
 /// One blocked thread's place in a queue: lives on that thread's stack. Everybody who waits for a thing in trtlab
 /// waits here, and is handed the thing in order of arrival; nobody races for it.
-class Waiter {
+class Waiter : public ListNode<Waiter> {
 public:
     /// Returns true once `grant` was called, false when the deadline passed first. Rethrows what `on_signal` throws.
     bool wait(const Deadline& deadline, SignalHook on_signal);
@@ -94,28 +96,11 @@ public:
     bool granted() const noexcept { return granted_.load(std::memory_order_acquire) != 0; }  // pairs with grant
 
 private:
-    friend class WaitQueue;
     std::atomic<std::uint32_t> granted_{0};
-    Waiter* previous_ = nullptr;
-    Waiter* next_ = nullptr;
 };
 
-/// FIFO of waiters. Not synchronised: every call needs the lock of what is waited for.
-class WaitQueue {
-public:
-    bool empty() const noexcept { return head_ == nullptr; }
-    std::uint32_t size() const noexcept { return size_; }
-    Waiter* front() const noexcept { return head_; }
-    static Waiter* next(const Waiter& waiter) noexcept { return waiter.next_; }
-    void push(Waiter& waiter) noexcept;
-    void remove(Waiter& waiter) noexcept;
-    Waiter* pop() noexcept;
-
-private:
-    Waiter* head_ = nullptr;
-    Waiter* tail_ = nullptr;
-    std::uint32_t size_ = 0;
-};
+/// FIFO of waiters. Every call needs the lock of what is waited for.
+using WaitQueue = IntrusiveList<Waiter>;
 
 /// Whether this process is a forked child of the one that made the object. Threads do not survive a fork, so whoever
 /// owns threads asks before it joins or waits for them. Asking costs one load: a handler counts the forks.
