@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "echo_model.hpp"
+#include "refusal.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/function_model.hpp"
 #include "yield_until.hpp"
@@ -32,6 +33,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using testing::one_in_one_out;
+using testing::refusal;
 using testing::tensor_of;
 using testing::yield_until;
 
@@ -40,16 +42,6 @@ std::shared_ptr<FunctionModel> echo_model(const std::string& name) {
 }
 
 float ask(Model& model, float value) { return first_of(model.infer({{"x", tensor_of({value})}}).get()["y"]); }
-
-std::string refusal(const std::function<void()>& f) {
-    try {
-        f();
-    } catch (const InvalidArgument& error) {
-        return error.what();
-    }
-    ADD_FAILURE() << "InvalidArgument was expected";
-    return "";
-}
 
 TEST(InferenceManager, FindsModelsByName) {
     InferenceManager manager;

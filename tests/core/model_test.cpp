@@ -7,6 +7,7 @@
 #include <string>
 
 #include "echo_model.hpp"
+#include "refusal.hpp"
 #include "trtlab/core/error.hpp"
 
 namespace trtlab::core {
@@ -16,17 +17,8 @@ using namespace std::chrono_literals;
 using ::testing::AllOf;
 using testing::first_of;
 using ::testing::HasSubstr;
+using testing::refusal;
 using testing::tensor_of;
-
-std::string refusal(const std::function<void()>& f) {
-    try {
-        f();
-    } catch (const InvalidArgument& error) {
-        return error.what();
-    }
-    ADD_FAILURE() << "InvalidArgument was expected";
-    return "";
-}
 
 ModelSpec two_inputs() {
     return {.name = "minus",

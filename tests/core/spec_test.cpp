@@ -1,4 +1,5 @@
 #include "trtlab/core/spec.hpp"
+#include "refusal.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,17 +14,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-/// What `f` throws as an InvalidArgument says; fails the test if it does not throw one.
-std::string refusal(const std::function<void()>& f) {
-    try {
-        f();
-    } catch (const InvalidArgument& error) {
-        return error.what();
-    }
-    ADD_FAILURE() << "InvalidArgument was expected";
-    return "";
-}
+using testing::refusal;
 
 ModelSpec resnet() {
     return {.name = "resnet",

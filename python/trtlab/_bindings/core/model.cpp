@@ -86,7 +86,7 @@ public:
             Garbage::collect();
             nb::dict arguments;
             for (std::size_t i = 0; i < inputs.size(); ++i) {
-                arguments[spec_->inputs[i].name.c_str()] = nb::cast(lend(inputs[i]));
+                arguments[spec_->inputs[i].name.c_str()] = nb::cast(Tensor(inputs[i]));
             }
             return outputs(nb::borrow(callable_->get())(**arguments));
         } catch (const core::InvalidArgument& mismatch) {
@@ -98,9 +98,6 @@ public:
     }
 
 private:
-    // Shared by reference with whoever called infer: exported read-only, as everything that Python lent.
-    static Tensor lend(const Tensor& input) { return input; }
-
     std::vector<Tensor> outputs(nb::object returned) const {
         const auto& specs = spec_->outputs;
         Conversion convert(*spec_, "output", specs.size());
