@@ -29,7 +29,9 @@ def cpu_model() -> str:
 
 
 def commit() -> str:
-    """Return the commit that this file is of, with "-dirty" if the tree has changed since."""
+    """Return TRTLAB_COMMIT, or the commit that this file is of, with "-dirty" if the tree has changed since."""
+    if given := os.environ.get("TRTLAB_COMMIT"):
+        return given
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

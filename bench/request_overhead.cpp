@@ -36,7 +36,7 @@ public:
     bool more = false;
 
 private:
-    void stage() override {}
+    core::Staging stage() override { return core::Staging::done; }
     void launch() override { more = budget_.give_back_both(); }
     bool wanted() const noexcept override { return true; }
     void abandon(std::exception_ptr) noexcept override {}

@@ -1,20 +1,18 @@
 #pragma once
 
 #include <benchmark/benchmark.h>
-#include <sched.h>
-#include <sys/utsname.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "machine.hpp"
 
 namespace trtlab::bench {
 
@@ -27,20 +25,6 @@ struct Comparison {
     Kind kind = Kind::ratio;
     std::string aim = {};  ///< for the reader; nothing fails
 };
-
-inline double median(std::vector<double> values) {
-    if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
-    const std::size_t middle = values.size() / 2;
-    return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
-/// The value below which `share` of the samples lie. Sorts.
-inline double percentile(std::vector<double>& samples, double share) {
-    if (samples.empty()) return 0;
-    std::sort(samples.begin(), samples.end());
-    return samples[std::min(samples.size() - 1, static_cast<std::size_t>(share * static_cast<double>(samples.size())))];
-}
 
 /// Runs all registered benchmarks one after another, and that again and again, so that whatever else the machine does
 /// hits ours and the rival alike; what is reported are medians, and the median of the ratios within the rounds.
@@ -106,45 +90,7 @@ private:
 
     void describe_machine() {
         describe("command", command_);
-        describe("machine", cpu_model() + ", " + std::to_string(online_cpus()) + " CPUs usable of " +
-                                std::to_string(sysconf(_SC_NPROCESSORS_ONLN)));
-        utsname system{};
-        if (uname(&system) == 0)
-            describe("system", std::string(system.sysname) + " " + system.release + " " + system.machine);
-        describe("trtlab", TRTLAB_VERSION ", commit " + commit() + ", " TRTLAB_BUILD_TYPE ", g++ " __VERSION__);
-        describe("load", first_line("/proc/loadavg"));
-    }
-
-    static std::string first_line(const char* path) {
-        std::ifstream file(path);
-        std::string line;
-        std::getline(file, line);
-        return line;
-    }
-
-    static std::string cpu_model() {
-        std::ifstream file("/proc/cpuinfo");
-        for (std::string line; std::getline(file, line);) {
-            if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-        }
-        return "unknown CPU";
-    }
-
-    static int online_cpus() {
-        cpu_set_t set;
-        return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : -1;
-    }
-
-    static std::string commit() {
-        std::string text;
-        if (std::FILE* pipe =
-                popen("git -C '" TRTLAB_SOURCE_DIR "' describe --always --dirty --abbrev=12 2>/dev/null", "r")) {
-            char buffer[128];
-            text.assign(buffer, std::fread(buffer, 1, sizeof buffer, pipe));
-            pclose(pipe);
-        }
-        while (!text.empty() && text.back() == '\n') text.pop_back();
-        return text.empty() ? "unknown" : text;
+        for (auto& line : machine()) environment_.push_back(std::move(line));
     }
 
     struct Result {
@@ -189,15 +135,6 @@ private:
                         comparison.rival.c_str(), comparison.metric.c_str(), result.middle, result.low, result.high,
                         comparison.aim.empty() ? "" : "   aim ", comparison.aim.c_str());
         }
-    }
-
-    static std::string quoted(std::string_view text) {
-        std::string result = "\"";
-        for (const char c : text) {
-            if (c == '"' || c == '\\') result += '\\';
-            result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-        }
-        return result + '"';
     }
 
     void print_json(const std::vector<Comparison>& comparisons) const {

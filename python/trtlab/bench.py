@@ -81,6 +81,10 @@ class BenchReport:
     #: Where an answered request's mean latency went, in microseconds: "queue", "input", "execute", "output" as the
     #: model counted them, and "other" (handing over, and in an open loop the issue delay).
     breakdown_us: dict[str, float]
+    #: Means of the requests that a device timed, in microseconds, under trtexec's names: "enqueue" (the host's part of
+    #: a launch), and as the device measured them "h2d" (copying inputs), "compute", "d2h" (copying outputs). None if no
+    #: request was timed.
+    device_us: dict[str, float] | None
     cpu_s: float  #: processor time of the whole process, all threads
 
     def as_dict(self) -> dict[str, Any]:
@@ -186,6 +190,8 @@ class InferBench:
         stages = ("queue", "input", "execute", "output")
         breakdown = {stage: found[f"{stage}_s"] / completed * 1e6 if completed else 0.0 for stage in stages}
         breakdown["other"] = max(0.0, latency.mean_us - sum(breakdown.values())) if completed else 0.0
+        timed = found["device_timed"]
+        parts = ("enqueue", "h2d", "compute", "d2h")
         return BenchReport(
             load=kind,
             concurrency=concurrency,
@@ -202,5 +208,6 @@ class InferBench:
             latency=latency,
             issue_delay=Latency.of(found["issue_delay"]) if is_open else None,
             breakdown_us=breakdown,
+            device_us={part: found[f"{part}_s"] / timed * 1e6 for part in parts} if timed else None,
             cpu_s=found["cpu_s"],
         )

@@ -5,6 +5,7 @@ from concurrent.futures import CancelledError as _CancelledError
 __all__ = [
     "Cancelled",
     "Closed",
+    "CudaError",
     "EngineError",
     "Error",
     "InvalidArgument",
@@ -49,3 +50,13 @@ class OutOfMemory(Error, MemoryError):
 
 class EngineError(Error, RuntimeError):
     """An inference engine is missing, unusable, or failed; the message carries the engine's own words."""
+
+
+class CudaError(Error, RuntimeError):
+    """A call of CUDA's failed; the message names the call, the device and CUDA's own words.
+
+    ``code`` is CUDA's number of the error. ``device_lost``: this process can use the device no more.
+    """
+
+    code: int = 0
+    device_lost: bool = False

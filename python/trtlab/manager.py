@@ -1,9 +1,10 @@
-"""The registry of models that share one budget."""
+"""The registry of models that share a budget for each device."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from types import TracebackType
 from typing import Any
@@ -49,17 +50,31 @@ def check_text(what: str, value: Any) -> None:
         raise InvalidArgument(f"{what}: expected a str that UTF-8 can encode, got {shown(value)}") from None
 
 
-def _check_flag(what: str, value: Any) -> None:
+def check_flag(what: str, value: Any) -> None:
+    """Raise InvalidArgument unless ``value`` is a bool."""
     if not isinstance(value, bool):
         raise InvalidArgument(f"{what}: expected True or False, got {shown(value)}")
 
 
-class InferenceManager:
-    """Named models that share one budget of execution tokens and IO buffers, and one bounded queue.
+@dataclass(frozen=True)
+class MemoryUse:
+    """One line of a memory report: who holds how much of what."""
 
-    ``max_executions`` requests execute at the same time (None: 2, or a quarter of the usable CPUs if that is more),
-    ``max_buffers`` are staged or executing (None: twice as many), ``max_queue`` wait for a buffer. Beyond that
-    ``infer`` waits, and then raises Overloaded. Requests are served in order of arrival, whatever their model.
+    owner: str  #: a model's name, or what several share: "execution tokens of cuda:0"
+    what: str  #: "weights", "activations", "inputs and outputs", ...
+    device: str  #: "cpu", "cuda:0", "cuda_host" (pinned), "cuda_managed:0"
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.size_bytes:,} bytes of {self.what} on {self.device}"
+
+
+class InferenceManager:
+    """Named models that share, on each device, one budget of execution tokens and IO buffers, and one bounded queue.
+
+    On a device, ``max_executions`` requests execute at the same time (None: 2, or a quarter of the usable CPUs if that
+    is more), ``max_buffers`` are staged or executing (None: twice as many), ``max_queue`` wait for a buffer. Beyond
+    that ``infer`` waits, and then raises Overloaded. Requests are served in order of arrival, whatever their model.
 
     A context manager: leaving the block closes it. All members may be called from any thread.
     """
@@ -80,42 +95,79 @@ class InferenceManager:
         model: str | os.PathLike[str] | bytes,
         *,
         device: str | Sequence[str] = "auto",
+        queue_timeout_s: float | None = 60.0,
+        precision: str = "float32",
+        weights: bytes | str | None = None,
         streams: int | None = None,
         threads: int | None = None,
-        precision: str = "float32",
-        weights: bytes | None = None,
-        queue_timeout_s: float | None = 60.0,
         properties: Mapping[str, str] | None = None,
+        outputs: str = "host",
+        graphs: bool = True,
+        max_graphs: int = 128,
+        warm_up: Sequence[Mapping[str, Sequence[int]]] | None = None,
+        profiles: Any = None,
+        weight_streaming_budget: int | None = None,
+        timing: bool = False,
+        public_keys: Sequence[Any] = (),
+        require_signature: bool = False,
+        host_code_allowed: bool = False,
     ) -> Model:
-        """Load a model file (ONNX or OpenVINO IR), or its bytes, and register it under ``name``.
+        """Load a model file (ONNX, OpenVINO IR, TensorRT plan), or its bytes, and register it under ``name``.
 
-        ``device``: "cpu", or "auto" for the best there is. ``streams``: requests computed side by side (None: the
-        manager's executions), ``threads``: of all streams together (None: the usable CPUs). ``precision``: what
-        float32 is computed in, "float32", "bfloat16", "float16", or "auto" for the engine's own choice. ``weights``:
-        the IR's .bin if ``model`` is bytes of an IR. ``queue_timeout_s``: how long ``infer`` waits for room in a full
-        queue. ``properties``: the engine's own settings, over all of these.
+        ``device``: "cpu" (OpenVINO), "cuda" or "cuda:1" or "cuda:GPU-<uuid>" (TensorRT), or a list of GPUs: the model
+        is then loaded onto each, and a request goes to the one with the fewest under way. "auto": a plan goes to the
+        first GPU, ONNX too if there are a GPU and NVIDIA's builder, everything else to the CPU; what is said of the
+        other kind of device is then ignored. Bytes are a model for the CPU unless ``device`` says otherwise, and a plan
+        there. ONNX on a GPU is built first, or found in the cache (``trtlab.build``).
 
-        Blocks until the model is ready, without the GIL. Raises NotFound (no such file), InvalidArgument (name taken,
-        not a model, bad argument), EngineError (no engine, or it refuses the model), Closed.
+        ``queue_timeout_s``: how long ``infer`` waits for room in a full queue. ``precision``: what float32 is computed
+        in: "float32", "bfloat16", "float16", or "auto" for the engine's own choice; a plan has chosen already.
+
+        On the CPU. ``streams``: requests computed side by side (None: the manager's executions), ``threads``: of all
+        streams together (None: the usable CPUs). ``weights``: the IR's .bin if ``model`` is bytes of an IR.
+        ``properties``: the engine's own settings, over all of these.
+
+        On a GPU. ``outputs``: where answers lie, "host", or "device" for the GPU's memory. ``graphs``: replay CUDA
+        graphs, up to ``max_graphs`` of them. ``warm_up``: shapes to run before the model is ready, as
+        ``[{"data": (8, 3, 224, 224)}]``; None is the static ones or every profile's optimum, an empty list none.
+        ``profiles``: of an ONNX file with axes of no fixed size, as ``trtlab.build`` takes them. ``weights``: "device",
+        or "managed" for memory that moves between GPU and host, so that more models fit (``Model.evict``,
+        ``Model.prefetch``). ``weight_streaming_budget``: bytes of weights that stay on the GPU, of a plan built for it.
+        ``timing``: have the GPU time copies and computation (``Model.stats``). ``public_keys``, ``require_signature``:
+        whose plans are loaded, as ``trtlab.plans.verify`` takes them. ``host_code_allowed``: run code that a plan
+        brings for the host; only for plans that are trusted.
+
+        Blocks until the model is ready, without the GIL. Raises NotFound (no such file, no such GPU), InvalidArgument
+        (name taken, not a model, bad argument, a plan that was changed), EngineError (no engine, or it refuses the
+        model; a plan for another version or GPU), OutOfMemory, CudaError, Closed.
         """
         check_text("the model's name", name)
-        devices = [device] if isinstance(device, str) or not isinstance(device, Sequence) else list(device)
-        if len(devices) != 1 or not isinstance(devices[0], str) or devices[0] not in ("auto", "cpu"):
-            raise InvalidArgument(
-                f"model '{name}': device {shown(device)} is not available in this version: use 'auto' or 'cpu'"
-            )
-        from trtlab import openvino
+        from trtlab import loading
 
-        return openvino.load(
+        return loading.load(
             self._native,
             name,
             model,
+            device=device,
             streams=streams,
             threads=threads,
             precision=precision,
             weights=weights,
             queue_timeout_s=queue_timeout_s,
             properties=properties,
+            gpu=loading.GpuOptions(
+                outputs=outputs,
+                graphs=graphs,
+                max_graphs=max_graphs,
+                warm_up=warm_up,
+                profiles=profiles,
+                weights=weights if isinstance(weights, str) else "device",
+                weight_streaming_budget=weight_streaming_budget,
+                timing=timing,
+                public_keys=public_keys,
+                require_signature=require_signature,
+                host_code_allowed=host_code_allowed,
+            ),
         )
 
     def register(self, name: str, model: Model) -> Model:
@@ -145,16 +197,27 @@ class InferenceManager:
         Blocks until they are done, without the GIL. Raises NotFound.
         """
         check_text("the model's name", name)
-        _check_flag("cancel_pending", cancel_pending)
+        check_flag("cancel_pending", cancel_pending)
         self._native.unload(name, cancel_pending)
 
-    def stats(self) -> dict[str, int]:
-        """Return the budget's limits and what of it is in use now."""
+    def stats(self) -> dict[str, Any]:
+        """Return what of the budgets is in use now, the sums of all devices, and the limits, which are each device's.
+
+        ``stats()["devices"]`` has the same for every device that models were loaded for: {"cuda:0": {...}, ...}.
+        """
         return self._native.stats()
+
+    def memory_report(self) -> list[MemoryUse]:
+        """Return who holds how much memory of what, sorted by owner.
+
+        That is every model for itself, once however many names it has, and what the models of a device share. Engines
+        that do not account for their memory (OpenVINO, functions) are not in it. Releases the GIL.
+        """
+        return self._native.memory_report()
 
     def close(self, cancel_pending: bool = False) -> None:
         """Close every model as ``unload`` does, and refuse new ones. Idempotent."""
-        _check_flag("cancel_pending", cancel_pending)
+        check_flag("cancel_pending", cancel_pending)
         self._native.close(cancel_pending)
 
     @property

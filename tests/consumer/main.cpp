@@ -10,8 +10,8 @@ int main(int argc, char** argv) try {
 
     core::InferenceManager manager({.max_executions = 2});
     const auto library = openvino::Library::open({.path = argv[1]});
-    const auto model = manager.load("model", [&](const std::string& name, const auto& budget) {
-        return openvino::Runner::load(library, argv[2], {.name = name, .budget = budget});
+    const auto model = manager.load("model", [&](const std::string& name, core::InferenceManager& within) {
+        return openvino::Runner::load(library, argv[2], {.name = name, .budget = within.budget()});
     });
     std::vector<core::Tensor> inputs;
     for (const core::TensorSpec& input : model->spec().inputs) {

@@ -13,13 +13,10 @@ namespace trtlab::core {
 namespace {
 
 TEST(DType, NamesAndSizesAreNumpys) {
-    const std::pair<std::string_view, std::size_t> expected[] = {{"bool", 1},     {"int8", 1},
-                                                                 {"int16", 2},    {"int32", 4},
-                                                                 {"int64", 8},    {"uint8", 1},
-                                                                 {"uint16", 2},   {"uint32", 4},
-                                                                 {"uint64", 8},   {"float16", 2},
-                                                                 {"bfloat16", 2}, {"float32", 4},
-                                                                 {"float64", 8},  {"bytes", sizeof(std::string_view)}};
+    const std::pair<std::string_view, std::size_t> expected[] = {
+        {"bool", 1},    {"int8", 1},     {"int16", 2},   {"int32", 4},   {"int64", 8},
+        {"uint8", 1},   {"uint16", 2},   {"uint32", 4},  {"uint64", 8},  {"float8_e4m3fn", 1},
+        {"float16", 2}, {"bfloat16", 2}, {"float32", 4}, {"float64", 8}, {"bytes", sizeof(std::string_view)}};
     static_assert(std::size(expected) == kDTypeCount);
     for (std::size_t i = 0; i < kDTypeCount; ++i) {
         const auto dtype = static_cast<DType>(i);

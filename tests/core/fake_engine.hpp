@@ -42,6 +42,7 @@ public:
     /// Called in `stage` and `launch`, which throw what these throw, and at the end of the job, however it ends.
     std::function<void()> on_stage, on_launch;
     std::function<void(FakeJob&)> on_end;
+    Staging staging = Staging::done;
     std::atomic<bool> is_wanted{true};
     std::atomic<int> ends{0};
     std::exception_ptr error;
@@ -68,9 +69,10 @@ public:
         if (more) budget.pump();
     }
 
-    void stage() override {
+    Staging stage() override {
         engine_.write(engine_.staged_, id_);
         if (on_stage) on_stage();
+        return staging;
     }
     void launch() override {
         engine_.write(engine_.launched_, id_);

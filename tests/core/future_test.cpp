@@ -96,6 +96,31 @@ TEST(Future, WaitIsTimedAndLeavesTheFutureUnharmed) {
     EXPECT_EQ(future.get(0s), 5);
 }
 
+TEST(Future, ExpectedSoonIsWaitedForAsAnyOther) {
+    // A hint that comes true, one that does not, and one longer than the caller has time for.
+    for (const auto expected : {0ns, -1ns, std::chrono::nanoseconds(1ms), std::chrono::nanoseconds(1h)}) {
+        const auto state = make_ref<FutureState<int>>();
+        state->expect_within(expected);
+        const Future<int> future(state);
+        EXPECT_FALSE(future.wait(0s));
+        EXPECT_FALSE(future.wait(1ms));
+        EXPECT_THROW((void)future.get(1ms), Timeout);
+        std::jthread producer([&] { state->set_value(7); });
+        EXPECT_EQ(future.get(), 7);
+    }
+}
+
+TEST(Future, ExpectedSoonMayBeCancelledOrFail) {
+    const auto cancelled = make_ref<FutureState<int>>(), failed = make_ref<FutureState<int>>();
+    for (const auto& state : {cancelled, failed}) state->expect_within(1h);
+    std::jthread producer([&] {
+        Future<int>(cancelled).cancel();
+        failed->set_exception(failure("it broke"));
+    });
+    EXPECT_THROW((void)Future<int>(cancelled).get(), Cancelled);
+    EXPECT_THROW((void)Future<int>(failed).get(), EngineError);
+}
+
 TEST(Future, WakesEveryThreadThatWaits) {
     for (int round = 0; round < 100; ++round) {
         Promise<int> promise;

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "echo_model.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/function_model.hpp"
 #include "trtlab/core/recycler.hpp"
@@ -28,8 +29,6 @@ inline std::shared_ptr<FunctionModel> model_of(FunctionModel::Function function,
                                                const FunctionModel::Options& options = {}) {
     return std::make_shared<FunctionModel>(spec_of("scripted"), std::move(function), options);
 }
-
-inline std::vector<Tensor> echo(std::span<const Tensor> in) { return {in.begin(), in.end()}; }
 
 /// Answers when the test says so, on the thread that says so.
 class HeldModel final : public Model {

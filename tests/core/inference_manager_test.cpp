@@ -10,12 +10,15 @@
 #include <functional>
 #include <latch>
 #include <memory>
+#include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "echo_model.hpp"
+#include "fake_engine.hpp"
 #include "refusal.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/function_model.hpp"
@@ -53,17 +56,86 @@ TEST(InferenceManager, FindsModelsByName) {
     EXPECT_EQ(ask(*manager.model("b"), 3), 3);
 }
 
-TEST(InferenceManager, LoadsWithinItsBudget) {
+TEST(InferenceManager, LoadsWithinItsBudgets) {
     InferenceManager manager({.max_executions = 3, .max_queue = 7});
-    std::shared_ptr<ExecutionBudget> seen;
-    const auto model = manager.load("m", [&](const std::string& name, const std::shared_ptr<ExecutionBudget>& budget) {
-        seen = budget;
+    EXPECT_THAT(manager.budget_stats(), IsEmpty());
+    std::shared_ptr<ExecutionBudget> cpu, gpu;
+    const auto model = manager.load("m", [&](const std::string& name, InferenceManager& within) {
+        cpu = within.budget();
+        gpu = within.budget("cuda:1");
         return echo_model(name);
     });
-    EXPECT_EQ(seen, manager.budget());
-    EXPECT_EQ(seen->options().max_buffers, 6u);
+    EXPECT_EQ(cpu, manager.budget("cpu"));
+    EXPECT_EQ(gpu, manager.budget("cuda:1"));
+    EXPECT_NE(cpu, gpu);
+    for (const auto& budget : {cpu, gpu}) {
+        EXPECT_EQ(budget->options().max_executions, 3u);
+        EXPECT_EQ(budget->options().max_buffers, 6u);
+        EXPECT_EQ(budget->options().max_queue, 7u);
+    }
+    EXPECT_EQ(manager.limits().max_buffers, 6u);
     EXPECT_EQ(model->spec().name, "m");
     EXPECT_THROW(InferenceManager({.max_executions = 0}), InvalidArgument);
+    EXPECT_THROW(manager.budget(""), InvalidArgument);
+}
+
+TEST(InferenceManager, CountsByDevice) {
+    InferenceManager manager({.max_executions = 1, .max_buffers = 1});
+    testing::FakeEngine engine;
+    testing::FakeJob first(*manager.budget("cuda:0"), engine, 0), second(*manager.budget("cuda:0"), engine, 1),
+        other(*manager.budget(), engine, 2);
+    for (testing::FakeJob* job : {&first, &second, &other}) job->admit();
+    const auto stats = manager.budget_stats();
+    ASSERT_EQ(stats.size(), 2u);
+    EXPECT_EQ(stats.at("cuda:0").admitted, 2u);
+    EXPECT_EQ(stats.at("cuda:0").executing, 1u);
+    EXPECT_EQ(stats.at("cuda:0").queued, 1u);
+    EXPECT_EQ(stats.at("cpu").admitted, 1u);
+    EXPECT_EQ(stats.at("cpu").queued, 0u);
+    for (testing::FakeJob* job : {&first, &second, &other}) job->finish();
+}
+
+/// Holds what a test says.
+class HoldingModel final : public Model {
+public:
+    explicit HoldingModel(std::vector<MemoryUse> held) : held_(std::move(held)) {}
+    const std::shared_ptr<const ModelSpec>& shared_spec() const noexcept override { return spec_; }
+    using Model::infer;
+    Future<Tensors> infer(std::span<const Tensor>, const std::optional<WaitOptions>&) override { return {}; }
+    void close(Pending) override {}
+    bool closed() const noexcept override { return false; }
+    ModelStats stats() const noexcept override { return {}; }
+    std::vector<MemoryUse> memory() const override { return held_; }
+
+private:
+    const std::shared_ptr<const ModelSpec> spec_ = std::make_shared<const ModelSpec>(one_in_one_out("holding"));
+    const std::vector<MemoryUse> held_;
+};
+
+struct HeldMemory final : BudgetResource {
+    explicit HeldMemory(MemoryUse use) : held(std::move(use)) {}
+    std::vector<MemoryUse> memory() const override { return {held}; }
+    const MemoryUse held;
+};
+
+TEST(InferenceManager, ReportsEveryByteOnceSortedByOwner) {
+    InferenceManager manager;
+    EXPECT_THAT(manager.memory_report(), IsEmpty());
+    const Device gpu{DeviceType::cuda, 0};
+    const MemoryUse weights{"m", "weights", gpu, 100}, outputs{"m", "outputs", {}, 4}, others{"a", "weights", gpu, 7},
+        scratch{"execution tokens of cuda:0", "activations", gpu, 50};
+    const auto model = std::make_shared<HoldingModel>(std::vector{weights, outputs});
+    manager.register_model("m", model);
+    manager.register_model("alias", model);
+    manager.register_model("other", std::make_shared<HoldingModel>(std::vector{others}));
+    manager.register_model("empty", echo_model("empty"));
+    manager.budget("cuda:0")->shared("activations", [&] { return std::make_shared<HeldMemory>(scratch); });
+    (void)manager.budget();
+    EXPECT_THAT(manager.memory_report(), ElementsAre(others, scratch, outputs, weights));
+    manager.unload("m");
+    EXPECT_THAT(manager.memory_report(), ElementsAre(others, scratch, outputs, weights));
+    manager.unload("alias");
+    EXPECT_THAT(manager.memory_report(), ElementsAre(others, scratch));
 }
 
 TEST(InferenceManager, UnknownNameIsRefusedWithTheNamesThereAre) {
@@ -90,16 +162,15 @@ TEST(InferenceManager, RefusesEmptyNamesAndNullModels) {
     InferenceManager manager;
     EXPECT_THROW(manager.register_model("", echo_model("x")), InvalidArgument);
     EXPECT_THROW(manager.register_model("x", nullptr), InvalidArgument);
-    EXPECT_THROW(manager.load("x", [](const auto&, const auto&) { return nullptr; }), InvalidArgument);
+    EXPECT_THROW(manager.load("x", [](const auto&, auto&) { return nullptr; }), InvalidArgument);
     EXPECT_THAT(manager.names(), IsEmpty());
     manager.register_model("x", echo_model("x"));
 }
 
 TEST(InferenceManager, FailureToLoadReachesTheCallerAndFreesTheName) {
     InferenceManager manager;
-    EXPECT_THROW(
-        manager.load("m", [](const auto&, const auto&) -> std::shared_ptr<Model> { throw EngineError("bad file"); }),
-        EngineError);
+    EXPECT_THROW(manager.load("m", [](const auto&, auto&) -> std::shared_ptr<Model> { throw EngineError("bad file"); }),
+                 EngineError);
     EXPECT_EQ(ask(*manager.register_model("m", echo_model("m")), 1), 1);
 }
 
@@ -108,7 +179,7 @@ TEST(InferenceManager, NameIsReservedWhileItsModelLoadsAndOthersAreServed) {
     manager.register_model("other", echo_model("other"));
     std::latch loading(1), go_on(1);
     std::jthread loader([&] {
-        manager.load("slow", [&](const std::string& name, const auto&) {
+        manager.load("slow", [&](const std::string& name, auto&) {
             loading.count_down();
             go_on.wait();
             return echo_model(name);
@@ -131,7 +202,7 @@ TEST(InferenceManager, ClosingWhileAModelLoadsClosesThatModelToo) {
     const auto model = echo_model("late");
     std::jthread loader([&] {
         EXPECT_THROW(manager.load("late",
-                                  [&](const auto&, const auto&) {
+                                  [&](const auto&, auto&) {
                                       loading.count_down();
                                       go_on.wait();
                                       return model;
@@ -182,7 +253,7 @@ TEST(InferenceManager, RefusesEverythingOnceClosed) {
     EXPECT_THROW((void)manager.model("m"), Closed);
     EXPECT_THROW(manager.unload("m"), Closed);
     EXPECT_THROW(manager.register_model("n", echo_model("n")), Closed);
-    EXPECT_THROW(manager.load("n", [](const std::string& name, const auto&) { return echo_model(name); }), Closed);
+    EXPECT_THROW(manager.load("n", [](const std::string& name, auto&) { return echo_model(name); }), Closed);
 }
 
 TEST(InferenceManager, DestructorClosesTheModelsThatCallersStillHold) {

@@ -60,6 +60,52 @@ TEST(ModelInfer, RefusesMissingRepeatedAndUnknownNames) {
     EXPECT_EQ(model.stats().completed, 0u);
 }
 
+TEST(Model, WhoseWeightsDoNotMoveRefusesToMoveThem) {
+    FunctionModel model(two_inputs(), minus);
+    EXPECT_THAT(refusal([&] { model.prefetch(); }), AllOf(HasSubstr("model 'minus'"), HasSubstr("managed memory")));
+    EXPECT_THAT(refusal([&] { model.evict(); }), HasSubstr("model 'minus'"));
+}
+
+TEST(Model, ThatIsAFunctionHoldsNoMemoryAndCountsNothingMore) {
+    FunctionModel model(two_inputs(), minus);
+    EXPECT_TRUE(model.memory().empty());
+    EXPECT_TRUE(model.counters().empty());
+}
+
+TEST(ModelStats, AreAddedAndSubtractedFieldByField) {
+    const ModelStats one{.completed = 1,
+                         .failed = 2,
+                         .cancelled = 3,
+                         .queue = 4ns,
+                         .input = 5ns,
+                         .execute = 6ns,
+                         .output = 7ns,
+                         .device_timed = 8,
+                         .enqueue = 9ns,
+                         .h2d = 10ns,
+                         .compute = 11ns,
+                         .d2h = 12ns};
+    ModelStats sum = one;
+    sum += one;
+    EXPECT_EQ(sum.completed, 2u);
+    EXPECT_EQ(sum.failed, 4u);
+    EXPECT_EQ(sum.cancelled, 6u);
+    EXPECT_EQ(sum.queue, 8ns);
+    EXPECT_EQ(sum.input, 10ns);
+    EXPECT_EQ(sum.execute, 12ns);
+    EXPECT_EQ(sum.output, 14ns);
+    EXPECT_EQ(sum.device_timed, 16u);
+    EXPECT_EQ(sum.enqueue, 18ns);
+    EXPECT_EQ(sum.h2d, 20ns);
+    EXPECT_EQ(sum.compute, 22ns);
+    EXPECT_EQ(sum.d2h, 24ns);
+    sum -= one;
+    sum -= one;
+    EXPECT_EQ(sum.completed + sum.failed + sum.cancelled + sum.device_timed, 0u);
+    EXPECT_EQ(sum.queue + sum.input + sum.execute + sum.output, 0ns);
+    EXPECT_EQ(sum.enqueue + sum.h2d + sum.compute + sum.d2h, 0ns);
+}
+
 TEST(StatsRecorder, AddsUpTheTimesOfCompletedRequests) {
     StatsRecorder recorder;
     const RequestTimes::Clock::time_point start{};

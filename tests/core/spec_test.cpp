@@ -151,6 +151,29 @@ TEST_F(CheckTensor, RefusesANullAddressUnlessThereIsNothingToRead) {
     EXPECT_NO_THROW(check_tensor(spec, spec.inputs[0], TensorView(nullptr, DType::float32, {1, 3, 0, 1}), "input"));
 }
 
+TEST_F(CheckTensor, RefusesMemoryOfAGpuThatTheModelDoesNotRead) {
+    const auto in = [this](DeviceType type, std::int32_t index) {
+        return TensorView(data, DType::float32, {1, 3, 2, 2}, Device{type, index});
+    };
+    EXPECT_EQ(
+        refused(in(DeviceType::cuda, 1)),
+        "model 'resnet', input 'image': expected float32[1..8, 3, ?, ?], got memory of cuda:1: the model reads host "
+        "memory, copy it there first");
+    ModelSpec gpus = spec;
+    gpus.cuda_devices = {0, 2};
+    EXPECT_THAT(refusal([&] { check_tensor(gpus, gpus.inputs[0], in(DeviceType::cuda, 1), "input"); }),
+                HasSubstr("memory of cuda:1: the model reads host memory or cuda:0 or cuda:2"));
+    EXPECT_NO_THROW(check_tensor(gpus, gpus.inputs[0], in(DeviceType::cuda, 2), "input"));
+    EXPECT_NO_THROW(check_tensor(gpus, gpus.inputs[0], in(DeviceType::cpu, 0), "input"));
+}
+
+TEST_F(CheckTensor, TakesMemoryThatHostAndGpuBothRead) {
+    for (const DeviceType type : {DeviceType::cuda_host, DeviceType::cuda_managed}) {
+        EXPECT_NO_THROW(check_tensor(spec, spec.inputs[0],
+                                     TensorView(data, DType::float32, {1, 3, 2, 2}, Device{type, 1}), "input"));
+    }
+}
+
 TEST_F(CheckTensor, AcceptsAnyRankWhereTheRankIsUnknownButNotAnyDType) {
     const TensorSpec any{.name = "x", .dtype = DType::float32, .any_rank = true};
     EXPECT_NO_THROW(check_tensor(spec, any, TensorView(data, DType::float32, {}), "output"));

@@ -93,7 +93,7 @@ TEST(TensorView, IsContiguousWhateverTheStridesOfAxesThatNeverStep) {
     float data[6] = {};
     EXPECT_TRUE(TensorView(data, DType::float32, {2, 1, 3}, {12, -77, 4}).contiguous());
     EXPECT_TRUE(TensorView(data, DType::float32, {0, 3}, {1, 1}).contiguous());
-    EXPECT_TRUE(TensorView(data, DType::float32, {}, {}).contiguous());
+    EXPECT_TRUE(TensorView(data, DType::float32, Shape{}, Shape{}).contiguous());
     EXPECT_FALSE(TensorView(data, DType::float32, {2, 3}, {4, 8}).contiguous());
     EXPECT_FALSE(TensorView(data, DType::float32, {3}, {0}).contiguous());
     EXPECT_FALSE(TensorView(data, DType::float32, {3}, {-4}).contiguous());
@@ -296,6 +296,37 @@ TEST(PredecessorDefect11, EveryAllocationIsAligned) {
         tensors.push_back(Tensor::allocate(DType::int8, {i * 7 % 193}));
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(tensors.back().data()) % kTensorAlignment, 0u) << i;
     }
+}
+
+TEST(Tensor, SaysWhereItsMemoryIs) {
+    float data[2] = {};
+    EXPECT_EQ(TensorView(data, DType::float32, {2}).device(), Device{});
+    const Device gpu{DeviceType::cuda, 3};
+    EXPECT_EQ(TensorView(data, DType::float32, {2}, gpu).device(), gpu);
+    EXPECT_EQ(TensorView(data, DType::float32, {2}, Shape{4}, gpu).device(), gpu);
+    const Tensor tensor(TensorView(data, DType::float32, {2}, gpu), nullptr);
+    EXPECT_EQ(Tensor(tensor).device(), gpu);
+    EXPECT_FALSE(tensor.fence());
+}
+
+TEST(Tensor, InMemoryThatTheHostCannotReadIsNotCopiedByTheHost) {
+    const TensorView view(nullptr, DType::float32, {2}, Device{DeviceType::cuda, 3});
+    try {
+        (void)Tensor::copy_of(view);
+        FAIL();
+    } catch (const InvalidArgument& error) {
+        EXPECT_THAT(error.what(), ::testing::HasSubstr("float32[2] in memory of cuda:3"));
+    }
+}
+
+TEST(Tensor, CarriesItsFenceToItsCopies) {
+    class Point final : public Fence {};
+    Tensor tensor = Tensor::allocate(DType::float32, {1});
+    const auto point = make_ref<Point>();
+    tensor.set_fence(point);
+    const Tensor copy = tensor;
+    EXPECT_EQ(copy.fence().get(), point.get());
+    EXPECT_FALSE(Tensor::copy_of(tensor).fence());
 }
 
 }  // namespace

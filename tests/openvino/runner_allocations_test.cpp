@@ -9,6 +9,7 @@ namespace {
 using core::DType;
 using core::Tensor;
 using core::TensorView;
+using trtlab::test::AllocationCount;
 
 /// The number of objects that are recycled settles at the most that were ever in use at once, which a busy machine may
 /// reach late: so single allocations are forgiven, and any that come with the requests are not.

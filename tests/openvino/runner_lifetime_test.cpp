@@ -290,13 +290,12 @@ TEST(RunnerLifetime, ProcessMayEndWhileAModelComputes) {
 TEST(RunnerLifetime, ManagerLoadsAndUnloadsWhileInUse) {
     core::InferenceManager manager({.max_executions = 2, .max_buffers = 0, .max_queue = 1024});
     const auto load_one = [&](const std::string& name) {
-        return manager.load(name,
-                            [](const std::string& given,
-                               const std::shared_ptr<core::ExecutionBudget>& budget) -> std::shared_ptr<core::Model> {
-                                Runner::Options options = named(given);
-                                options.budget = budget;
-                                return load(relu({-1}), options);
-                            });
+        return manager.load(
+            name, [](const std::string& given, core::InferenceManager& within) -> std::shared_ptr<core::Model> {
+                Runner::Options options = named(given);
+                options.budget = within.budget();
+                return load(relu({-1}), options);
+            });
     };
     load_one("stays");
     std::atomic<bool> stop{false};

@@ -55,6 +55,28 @@ def test_the_shares_of_the_time_make_up_the_latency(double: trtlab.Model) -> Non
     assert sum(report.breakdown_us.values()) == pytest.approx(report.latency.mean_us)
 
 
+def test_times_of_a_device_are_there_only_if_a_device_took_them(double: trtlab.Model) -> None:
+    assert InferBench(double, ROW).run(max_requests=5, **COUNTED).device_us is None
+
+
+def test_times_of_a_device_are_means_of_the_requests_that_it_timed(
+    double: trtlab.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = InferBench(double, ROW)
+    run = bench._native.run
+
+    class OnADevice:
+        @staticmethod
+        def run(**options: Any) -> dict[str, Any]:
+            timed = {"device_timed": 4, "enqueue_s": 4e-6, "h2d_s": 8e-6, "compute_s": 4e-4, "d2h_s": 0.0}
+            return {**run(**options), **timed}
+
+    monkeypatch.setattr(bench, "_native", OnADevice)
+    report = bench.run(max_requests=5, **COUNTED)
+    assert report.device_us == pytest.approx({"enqueue": 1, "h2d": 2, "compute": 100, "d2h": 0})
+    assert report.as_dict()["device_us"] == report.device_us
+
+
 def test_a_report_becomes_json(double: trtlab.Model) -> None:
     report = InferBench(double, ROW).run(rate=5000, max_requests=5, **COUNTED)
     assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["latency"]["count"] == 5

@@ -20,13 +20,14 @@ from hypothesis.extra import numpy as hnp
 from trtlab import FunctionModel, TensorSpec, errors
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-          "float16", "bfloat16", "float32", "float64"]  # fmt: skip
-NUMERIC = [dtype for dtype in DTYPES if dtype != "bfloat16"]
+          "float8_e4m3fn", "float16", "bfloat16", "float32", "float64"]  # fmt: skip
+OF_ML_DTYPES = ["bfloat16", "float8_e4m3fn"]
+NUMERIC = [dtype for dtype in DTYPES if dtype not in OF_ML_DTYPES]
 Array = np.ndarray[Any, Any]
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    return np.dtype(getattr(ml_dtypes, dtype) if dtype in OF_ML_DTYPES else dtype)
 
 
 class Copies:
@@ -102,7 +103,7 @@ VIEWS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bool", "int16", "float8_e4m3fn", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_any_layout_is_read_in_the_order_of_its_indices(copies: Copies, dtype: str, view: str) -> None:
     given_ = VIEWS[view](sample(dtype, 6, 7))
@@ -173,6 +174,8 @@ def test_buffers_of_python_are_read(copies: Copies, value: Any, dtype: str, expe
         (3, "float32", 0),
         (2.5, "float64", 0),
         (2.5, "bfloat16", 0),
+        (2.5, "float8_e4m3fn", 0),
+        (18, "float8_e4m3fn", 0),
         (True, "bool", 0),
         (True, "uint8", 0),
         (-1, "int8", 0),
@@ -188,6 +191,8 @@ def test_buffers_of_python_are_read(copies: Copies, value: Any, dtype: str, expe
         ([], "float32", 1),
         ([[], []], "int64", 2),
         ([1.5, -2], "bfloat16", 1),
+        ([[0.0, -0.0, 448], [2**-9, float("nan"), -240]], "float8_e4m3fn", 2),
+        ([], "float8_e4m3fn", 1),
     ],
 )
 def test_numbers_and_lists_take_the_dtype_that_is_wanted(copies: Copies, value: Any, dtype: str, rank: int) -> None:
@@ -205,6 +210,10 @@ def test_numbers_and_lists_take_the_dtype_that_is_wanted(copies: Copies, value: 
         (2**63, "int64"),
         (2**64, "uint64"),
         (float("nan"), "int64"),
+        (17, "float8_e4m3fn"),
+        (480, "float8_e4m3fn"),
+        (465.0, "float8_e4m3fn"),
+        (float("-inf"), "float8_e4m3fn"),
         (1j, "float32"),
         ("1", "float32"),
         (None, "bool"),
@@ -257,7 +266,7 @@ DLManaged._fields_ = [
     ("manager_ctx", ctypes.c_void_p),
     ("deleter", DELETER),
 ]
-CODES = {"i": 0, "u": 1, "f": 2, "V": 4, "b": 6}
+CODES = {"i": 0, "u": 1, "f": 2, "bfloat16": 4, "b": 6, "float8_e4m3fn": 10}
 
 
 class Exporter:
@@ -269,8 +278,9 @@ class Exporter:
         shape = (ctypes.c_int64 * source.ndim)(*source.shape)
         strides = (ctypes.c_int64 * source.ndim)(*(s // source.itemsize for s in source.strides))
         self._keep = shape, strides
+        code = CODES[source.dtype.name if source.dtype.name in CODES else source.dtype.kind]
         self._managed = DLManaged(
-            source.ctypes.data - offset, device, 0, source.ndim, CODES[source.dtype.kind], source.itemsize * 8,
+            source.ctypes.data - offset, device, 0, source.ndim, code, source.itemsize * 8,
             lanes, shape, strides, offset, None, self._deleter,
         )  # fmt: skip
 
@@ -435,5 +445,4 @@ def views(draw: st.DrawFn) -> Array:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(view=views())
 def test_any_array_arrives_as_it_is(copies: Copies, view: Array) -> None:
-    dtype = "bfloat16" if view.dtype == ml_dtypes.bfloat16 else view.dtype.name
-    assert_same(copies.of(view, dtype, view.ndim), view)
+    assert_same(copies.of(view, view.dtype.name, view.ndim), view)

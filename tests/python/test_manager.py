@@ -248,6 +248,63 @@ def test_stats_of_a_model_count_and_add_up(manager: InferenceManager, double_ir:
     assert all(stats[part] >= 0 for part in ("queue_s", "input_s", "output_s"))
 
 
+def test_stats_of_a_manager_are_sums_with_those_of_each_device(double_ir: bytes) -> None:
+    with InferenceManager(max_executions=2, max_buffers=3, max_queue=5) as manager:
+        limits = {"max_executions": 2, "max_buffers": 3, "max_queue": 5}
+        counts = dict.fromkeys(
+            ("executing", "buffers_in_use", "queued", "blocked_callers", "admitted", "overloaded"), 0
+        )
+        assert manager.stats() == {**counts, **limits, "devices": {}}
+        model = manager.load("double", double_ir)
+        for _ in range(3):
+            model.infer(x=ROWS).result(60)
+        model.close()
+        counts["admitted"] = 3
+        assert manager.stats() == {**counts, **limits, "devices": {"cpu": {**counts, **limits}}}
+
+
+def test_stats_of_a_model_without_a_device_have_no_device_times(manager: InferenceManager, double_ir: bytes) -> None:
+    model = manager.load("double", double_ir)
+    model.infer(x=ROWS).result(60)
+    stats = model.stats()
+    assert stats["device_timed"] == 0
+    assert [stats[part] for part in ("enqueue_s", "h2d_s", "compute_s", "d2h_s")] == [0.0] * 4
+    assert model.counters() == {}
+
+
+def test_models_that_account_for_no_memory_are_not_in_the_report(
+    manager: InferenceManager, gated: Make, double_ir: bytes
+) -> None:
+    assert manager.memory_report() == []
+    for name, model in (("double", manager.load("double", double_ir)), ("gated", gated().model)):
+        if name not in manager:
+            manager.register(name, model)
+        assert model.memory() == []
+    assert manager.memory_report() == []
+
+
+def test_a_line_of_a_memory_report_is_a_value_that_can_be_read() -> None:
+    use = trtlab.MemoryUse("resnet", "weights", "cuda:0", 51_200_000)
+    assert str(use) == "resnet: 51,200,000 bytes of weights on cuda:0"
+    assert use == trtlab.MemoryUse("resnet", "weights", "cuda:0", 51_200_000)
+    with pytest.raises(AttributeError):
+        use.size_bytes = 0  # type: ignore[misc]
+
+
+def test_weights_that_do_not_move_are_not_moved(manager: InferenceManager, gated: Make, double_ir: bytes) -> None:
+    for model in (manager.load("double", double_ir), gated().model):
+        for move in (model.prefetch, model.evict):
+            with pytest.raises(errors.InvalidArgument, match=f"'{model.name}'.*managed memory"):
+                move()
+
+
+def test_a_closed_manager_still_tells_what_it_counted(double_ir: bytes) -> None:
+    with InferenceManager() as manager:
+        manager.load("double", double_ir).infer(x=ROWS).result(60)
+    assert manager.stats()["devices"]["cpu"]["admitted"] == 1
+    assert manager.memory_report() == []
+
+
 def test_an_omitted_input_never_sees_what_an_earlier_request_sent() -> None:
     specs = [trtlab.TensorSpec(name, "float32", (None,)) for name in ("a", "b")]
     seen: list[list[float]] = []

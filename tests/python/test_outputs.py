@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import trtlab
@@ -123,17 +122,6 @@ def test_every_dtype_comes_out_as_it_is(dtype: str) -> None:
         assert seen.dtype == value.dtype
         np.testing.assert_array_equal(seen, value)
     assert y.tolist() == value.tolist()
-
-
-def test_bfloat16_comes_out_through_ml_dtypes() -> None:
-    value = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16)
-    y = answer(value, "bfloat16", 2)
-    assert (y.dtype, y.nbytes) == ("bfloat16", 12)
-    assert y.numpy().dtype == ml_dtypes.bfloat16
-    np.testing.assert_array_equal(y.numpy(), value)
-    assert y.tolist() == [[0, 1, 2], [3, 4, 5]]
-    with pytest.raises(BufferError, match="bfloat16"):
-        memoryview(y)
 
 
 def test_byte_strings_come_out_whole() -> None:

@@ -11,6 +11,7 @@ namespace trtlab::core {
 std::size_t default_executions(std::size_t cpus) noexcept { return std::min(cpus, std::max<std::size_t>(2, cpus / 4)); }
 
 Job::~Job() = default;
+BudgetResource::~BudgetResource() = default;
 
 /// A thread blocked in `admit`, with the job that it brings.
 struct ExecutionBudget::Caller : Waiter {
@@ -133,7 +134,7 @@ std::exception_ptr ExecutionBudget::admit(Job& job, const void* owner, std::stri
     if (straight_through) {
         {
             const PumpScope pumping(*this);
-            if (stage(job)) {
+            if (stage(job) == Staged::done) {
                 launch(job);
             } else {
                 take_back(true, false);
@@ -184,15 +185,26 @@ bool ExecutionBudget::take_back(bool execution, bool buffer) noexcept {
     return runnable();
 }
 
-bool ExecutionBudget::stage(Job& job) noexcept {
+ExecutionBudget::Staged ExecutionBudget::stage(Job& job) noexcept {
     try {
-        job.stage();
-        return true;
+        // A deferred job may be launched, answered and gone before this returns: it is not looked at any more.
+        return job.stage() == Staging::done ? Staged::done : Staged::deferred;
     } catch (...) {
         take_back(false, true);
         job.abandon(std::current_exception());
-        return false;
+        return Staged::failed;
     }
+}
+
+void ExecutionBudget::staged(Job& job, std::exception_ptr error) noexcept {
+    if (error) {
+        take_back(false, true);
+        job.abandon(std::move(error));
+    } else {
+        std::lock_guard lock(mutex_);
+        keep_staged(job);
+    }
+    pump();
 }
 
 void ExecutionBudget::launch(Job& job) noexcept {
@@ -234,7 +246,7 @@ void ExecutionBudget::pump() noexcept {
             launch(*to_launch);
         } else if (unwanted != nullptr) {
             unwanted->discard();
-        } else if (stage(*to_stage)) {
+        } else if (stage(*to_stage) == Staged::done) {
             std::lock_guard lock(mutex_);
             keep_staged(*to_stage);
         }
@@ -243,6 +255,7 @@ void ExecutionBudget::pump() noexcept {
 
 void ExecutionBudget::refuse(const void* owner, std::exception_ptr error, Pending pending) noexcept {
     JobList abandoned;
+    std::size_t freed = 0;
     {
         std::lock_guard lock(mutex_);
         for (Waiter* waiter = callers_.front(); waiter != nullptr;) {
@@ -255,23 +268,28 @@ void ExecutionBudget::refuse(const void* owner, std::exception_ptr error, Pendin
             caller->grant(wake_up);
         }
         if (pending == Pending::cancel) {
-            const auto move_out = [&](JobList& list, std::size_t& freed) {
+            const auto move_out = [&](JobList& list, std::size_t& count) {
                 for (Job* job = list.front(); job != nullptr;) {
                     Job* next = JobList::next(*job);
                     if (job->owner_ == owner) {
                         list.remove(*job);
                         abandoned.push(*job);
-                        ++freed;
+                        ++count;
                     }
                     job = next;
                 }
             };
             std::size_t from_queue = 0;
             move_out(queued_, from_queue);
-            move_out(staged_, free_buffers_);
+            move_out(staged_, freed);
         }
     }
     while (Job* job = abandoned.pop()) job->abandon(error);
+    if (freed != 0) {
+        // Only now: an engine's own buffer may go back as late as in `abandon`.
+        std::lock_guard lock(mutex_);
+        free_buffers_ += freed;
+    }
     // Room for other models' callers came free with every job that left; each pass of the pump lets one in.
     for (;;) {
         WakeUp wake_up;
@@ -290,6 +308,25 @@ ExecutionBudget::Stats ExecutionBudget::stats() const {
             callers_.size(),
             next_ticket_,
             overloaded_};
+}
+
+std::shared_ptr<BudgetResource> ExecutionBudget::shared(const std::string& key,
+                                                        const std::function<std::shared_ptr<BudgetResource>()>& make) {
+    std::lock_guard lock(resources_mutex_);
+    const auto found = resources_.find(key);
+    if (found != resources_.end()) return found->second;
+    std::shared_ptr<BudgetResource> made = make();
+    if (!made) throw InvalidArgument("what makes the budget's resource '" + key + "' returned nothing");
+    return resources_.emplace(key, std::move(made)).first->second;
+}
+
+std::vector<MemoryUse> ExecutionBudget::memory() const {
+    std::lock_guard lock(resources_mutex_);
+    std::vector<MemoryUse> all;
+    for (const auto& [key, resource] : resources_) {
+        for (MemoryUse& use : resource->memory()) all.push_back(std::move(use));
+    }
+    return all;
 }
 
 }  // namespace trtlab::core

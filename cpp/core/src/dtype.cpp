@@ -6,9 +6,9 @@
 
 namespace trtlab::core {
 namespace {
-constexpr std::array<std::string_view, kDTypeCount> kNames{"bool",     "int8",    "int16",   "int32",  "int64",
-                                                           "uint8",    "uint16",  "uint32",  "uint64", "float16",
-                                                           "bfloat16", "float32", "float64", "bytes"};
+constexpr std::array<std::string_view, kDTypeCount> kNames{"bool",    "int8",     "int16",   "int32",   "int64",
+                                                           "uint8",   "uint16",   "uint32",  "uint64",  "float8_e4m3fn",
+                                                           "float16", "bfloat16", "float32", "float64", "bytes"};
 }
 
 std::string_view name_of(DType dtype) noexcept { return kNames[static_cast<std::size_t>(dtype)]; }

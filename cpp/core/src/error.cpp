@@ -16,6 +16,7 @@ Cancelled::~Cancelled() = default;
 Overloaded::~Overloaded() = default;
 OutOfMemory::~OutOfMemory() = default;
 EngineError::~EngineError() = default;
+CudaError::~CudaError() = default;
 
 namespace {
 

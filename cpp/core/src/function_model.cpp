@@ -16,7 +16,10 @@ struct FunctionModel::Impl final : Pipeline {
 struct FunctionModel::Request final : PipelineRequest {
     Impl& impl() const noexcept { return static_cast<Impl&>(pipeline()); }
 
-    void stage() override { times.stage_begin = times.stage_end = RequestTimes::Clock::now(); }
+    Staging stage() override {
+        times.stage_begin = times.stage_end = RequestTimes::Clock::now();
+        return Staging::done;
+    }
 
     void launch() override {
         impl().workers.post([this] { run(); });  // the pipeline's reference keeps it alive

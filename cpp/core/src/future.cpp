@@ -116,7 +116,8 @@ bool FutureStateBase::wait(const WaitOptions& options) const {
     if (done()) return true;
     if (options.timeout.count() <= 0) return false;
     const auto begin = SpinTime::Clock::now();
-    const auto spin_until = begin + std::min(spin_time.next(), options.timeout);
+    const std::chrono::nanoseconds expected(expected_ns_.load(std::memory_order_relaxed));
+    const auto spin_until = begin + std::min(std::max(spin_time.next(), expected), options.timeout);
     do {
         for (int i = 0; i < kPausesPerYield; ++i) {
             if (done()) return true;
@@ -169,6 +170,7 @@ void FutureStateBase::on_ready(Callback callback) {
 void FutureStateBase::reset() noexcept {
     callbacks_.clear();
     error_ = nullptr;
+    expected_ns_.store(0, std::memory_order_relaxed);
     status_.store(kPending, std::memory_order_relaxed);  // the last owner: the recycler's lock orders it for the next
 }
 

@@ -150,12 +150,6 @@ nanoseconds process_cpu_time() noexcept {
     return std::chrono::seconds(now.tv_sec) + nanoseconds(now.tv_nsec);
 }
 
-ModelStats difference(const ModelStats& after, const ModelStats& before) noexcept {
-    return {after.completed - before.completed, after.failed - before.failed, after.cancelled - before.cancelled,
-            after.queue - before.queue,         after.input - before.input,   after.execute - before.execute,
-            after.output - before.output};
-}
-
 void check(const InferBench::Options& options) {
     const auto refuse = [](const std::string& what) { throw InvalidArgument("InferBench: " + what); };
     if (options.concurrency < 1 || options.concurrency > kMaxConcurrency) {
@@ -296,6 +290,9 @@ private:
         } catch (const EngineError& error) {
             failed(error.what());
             return;
+        } catch (const CudaError& error) {
+            failed(error.what());
+            return;
         } catch (const OutOfMemory& error) {
             failed(error.what());
             return;
@@ -379,7 +376,8 @@ InferBench::Report InferBench::run(const Options& options, const std::stop_token
     Report report =
         run.load(Phase::measure, options.duration, options.max_requests != 0 ? options.max_requests : kUnlimited);
     report.cpu = process_cpu_time() - cpu_before;
-    report.stats = difference(model_->stats(), stats_before);
+    report.stats = model_->stats();
+    report.stats -= stats_before;
     return report;
 }
 

@@ -1,6 +1,10 @@
 #include "trtlab/core/inference_manager.hpp"
 
+#include <algorithm>
+#include <iterator>
 #include <mutex>
+#include <set>
+#include <tuple>
 
 #include "trtlab/core/error.hpp"
 
@@ -22,8 +26,8 @@ namespace {
 
 }  // namespace
 
-InferenceManager::InferenceManager(const ExecutionBudget::Options& options)
-    : budget_(std::make_shared<ExecutionBudget>(options)) {}
+InferenceManager::InferenceManager(const ExecutionBudget::Options& limits)
+    : limits_(ExecutionBudget(limits).options()) {}
 
 InferenceManager::~InferenceManager() {
     if (fork_.forked()) return;  // the models, too, leak what stayed in the parent
@@ -34,9 +38,49 @@ InferenceManager::~InferenceManager() {
     }
 }
 
+std::shared_ptr<ExecutionBudget> InferenceManager::budget(const std::string& device) {
+    if (device.empty()) throw InvalidArgument("a budget is of a device: expected \"cpu\" or \"cuda:0\", got nothing");
+    std::lock_guard lock(budgets_mutex_);
+    std::shared_ptr<ExecutionBudget>& budget = budgets_[device];
+    if (!budget) budget = std::make_shared<ExecutionBudget>(limits_);
+    return budget;
+}
+
+std::map<std::string, ExecutionBudget::Stats> InferenceManager::budget_stats() const {
+    std::lock_guard lock(budgets_mutex_);
+    std::map<std::string, ExecutionBudget::Stats> stats;
+    for (const auto& [device, budget] : budgets_) stats.emplace(device, budget->stats());
+    return stats;
+}
+
+std::vector<MemoryUse> InferenceManager::memory_report() const {
+    std::set<std::shared_ptr<Model>> models;
+    {
+        std::shared_lock lock(mutex_);
+        for (const auto& [name, model] : models_) {
+            if (model) models.insert(model);
+        }
+    }
+    std::vector<std::shared_ptr<ExecutionBudget>> budgets;
+    {
+        std::lock_guard lock(budgets_mutex_);
+        for (const auto& [device, budget] : budgets_) budgets.push_back(budget);
+    }
+    std::vector<MemoryUse> report;
+    const auto add = [&](std::vector<MemoryUse> uses) {
+        std::move(uses.begin(), uses.end(), std::back_inserter(report));
+    };
+    for (const auto& model : models) add(model->memory());
+    for (const auto& budget : budgets) add(budget->memory());
+    std::sort(report.begin(), report.end(), [](const MemoryUse& a, const MemoryUse& b) {
+        return std::tie(a.owner, a.what, a.device, a.size_bytes) < std::tie(b.owner, b.what, b.device, b.size_bytes);
+    });
+    return report;
+}
+
 std::shared_ptr<Model> InferenceManager::register_model(const std::string& name, std::shared_ptr<Model> model) {
     if (!model) throw InvalidArgument("model '" + name + "' is null");
-    return load(name, [&](const std::string&, const std::shared_ptr<ExecutionBudget>&) { return std::move(model); });
+    return load(name, [&](const std::string&, InferenceManager&) { return std::move(model); });
 }
 
 std::shared_ptr<Model> InferenceManager::load(const std::string& name, const Loader& loader) {
@@ -53,7 +97,7 @@ std::shared_ptr<Model> InferenceManager::load(const std::string& name, const Loa
     }
     std::shared_ptr<Model> model;
     try {
-        model = loader(name, budget_);
+        model = loader(name, *this);
         if (!model) throw InvalidArgument("the loader of model '" + name + "' returned nothing");
     } catch (...) {
         std::unique_lock lock(mutex_);

@@ -29,6 +29,16 @@ Future<Tensors> Model::infer(std::initializer_list<std::pair<std::string_view, T
     return infer(std::span<const Tensor>(ordered), queue_wait);
 }
 
+namespace {
+[[noreturn]] void throw_immovable(const std::string& name) {
+    throw InvalidArgument("model '" + name +
+                          "': its weights stay where they are; load it with its weights in managed memory");
+}
+}  // namespace
+
+void Model::prefetch() { throw_immovable(spec().name); }
+void Model::evict() { throw_immovable(spec().name); }
+
 void check_inputs(const ModelSpec& spec, std::span<const Tensor> inputs) {
     if (inputs.size() != spec.inputs.size()) [[unlikely]] {
         std::string message = "model '" + spec.name + "' takes " + std::to_string(spec.inputs.size()) +

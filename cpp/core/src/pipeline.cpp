@@ -8,16 +8,29 @@ namespace trtlab::core {
 
 // --- the request, in the order of its way -----------------------------------------------------------------------
 
+void PipelineRequest::staged(std::exception_ptr error) noexcept {
+    // The last request may take the pipeline with it.
+    const std::shared_ptr<ExecutionBudget> budget = pipeline_->budget;
+    budget->staged(*this, std::move(error));
+}
+
 bool PipelineRequest::start() noexcept {
     if (!try_start()) return false;
     times.launched = RequestTimes::Clock::now();
     return true;
 }
 
+void PipelineRequest::computed() noexcept {
+    holds_token_ = false;
+    ExecutionBudget& budget = *pipeline_->budget;
+    if (budget.give_back_execution()) budget.pump();
+}
+
 void PipelineRequest::complete(std::exception_ptr error) noexcept {
     const bool started = running();
-    // The token goes back before the answer is published, so that who reacts to the answer finds it free.
-    const bool more = pipeline_->budget->give_back_both();
+    // Token and buffer go back before the answer is published, so that who reacts to the answer finds them free.
+    ExecutionBudget& budget = *pipeline_->budget;
+    const bool more = holds_token_ ? budget.give_back_both() : budget.give_back_buffer();
     {
         const Gate::Completion completing(pipeline_->gate);
         drop_inputs();
@@ -31,7 +44,7 @@ void PipelineRequest::complete(std::exception_ptr error) noexcept {
             pipeline_->stats.cancelled();
         }
     }
-    if (more) pipeline_->budget->pump();
+    if (more) budget.pump();
     leave();
 }
 
@@ -67,6 +80,8 @@ void PipelineRequest::leave() noexcept {
 
 void PipelineRequest::recycle() noexcept {
     reset();
+    holds_token_ = true;
+    times = {};
     if (value_) answer = std::move(*value_);  // for its capacity
     value_.reset();
     answer.clear();
@@ -118,7 +133,7 @@ void PipelineModel::check_process() const {
 Future<Tensors> PipelineModel::infer(std::span<const Tensor> inputs, const std::optional<WaitOptions>& queue_wait) {
     Pipeline& pipeline = *pipeline_;
     check_process();
-    check_inputs(pipeline.spec(), inputs);
+    pipeline.check_inputs(inputs);
     if (!pipeline.gate.enter()) {
         throw Closed("model '" + pipeline.spec().name + "' is closed: it takes no more requests; load it again");
     }

@@ -103,6 +103,14 @@ void check_tensor(const ModelSpec& model, const TensorSpec& spec, const TensorVi
     if (tensor.data() == nullptr && tensor.elements() > 0) [[unlikely]] {
         refuse(model, spec, direction, "a null address");
     }
+    if (!tensor.device().host_accessible() && std::find(model.cuda_devices.begin(), model.cuda_devices.end(),
+                                                        tensor.device().index) == model.cuda_devices.end())
+        [[unlikely]] {
+        std::string readable = "host memory";
+        for (const std::int32_t index : model.cuda_devices) readable += " or cuda:" + std::to_string(index);
+        refuse(model, spec, direction,
+               "memory of " + tensor.device().to_string() + ": the model reads " + readable + ", copy it there first");
+    }
     if (spec.any_rank) return;
     if (tensor.shape().rank() != spec.shape.size()) [[unlikely]] {
         refuse(model, spec, direction,

@@ -125,8 +125,8 @@ std::string Shape::to_string() const {
     return text + "]";
 }
 
-TensorView::TensorView(void* data, DType dtype, const Shape& shape)
-    : data_(data), elements_(shape.elements()), shape_(shape), dtype_(dtype) {
+TensorView::TensorView(void* data, DType dtype, const Shape& shape, Device device)
+    : data_(data), elements_(shape.elements()), shape_(shape), device_(device), dtype_(dtype) {
     const std::size_t size = checked_mul(elements_, size_of(dtype));
     if (size > static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max())) {
         throw InvalidArgument("a tensor of shape " + shape.to_string() + " is larger than the address space");
@@ -134,8 +134,8 @@ TensorView::TensorView(void* data, DType dtype, const Shape& shape)
     strides_bytes_ = dense_strides_bytes(dtype, shape);
 }
 
-TensorView::TensorView(void* data, DType dtype, const Shape& shape, const Shape& strides_bytes)
-    : TensorView(data, dtype, shape) {
+TensorView::TensorView(void* data, DType dtype, const Shape& shape, const Shape& strides_bytes, Device device)
+    : TensorView(data, dtype, shape, device) {
     if (strides_bytes.rank() != shape.rank()) {
         throw InvalidArgument("shape " + shape.to_string() + " and strides " + strides_bytes.to_string() +
                               " differ in rank");
@@ -158,6 +158,8 @@ void TensorView::copy_to(void* destination) const noexcept {
     copy_strided(*this, 0, static_cast<const char*>(data_), at);
 }
 
+Fence::~Fence() = default;
+
 Tensor Tensor::allocate(DType dtype, const Shape& shape) {
     const TensorView probe(nullptr, dtype, shape);
     auto storage = make_ref<HostStorage>();
@@ -170,6 +172,11 @@ Tensor Tensor::allocate(DType dtype, const Shape& shape) {
 }
 
 Tensor Tensor::copy_of(const TensorView& view) {
+    if (!view.device().host_accessible()) {
+        throw InvalidArgument("a tensor " + std::string(name_of(view.dtype())) + view.shape().to_string() +
+                              " in memory of " + view.device().to_string() +
+                              " was to be copied by the host, which can't read it: copy it with that device");
+    }
     if (view.dtype() != DType::bytes) {
         Tensor copy = allocate(view.dtype(), view.shape());
         view.copy_to(copy.data());

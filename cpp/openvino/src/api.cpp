@@ -9,10 +9,10 @@ namespace trtlab::openvino {
 namespace {
 
 constexpr std::array<ov_element_type_e, core::kDTypeCount> kElementTypes{
-    ov_element_type_e::BOOLEAN, ov_element_type_e::I8,    ov_element_type_e::I16,  ov_element_type_e::I32,
-    ov_element_type_e::I64,     ov_element_type_e::U8,    ov_element_type_e::U16,  ov_element_type_e::U32,
-    ov_element_type_e::U64,     ov_element_type_e::F16,   ov_element_type_e::BF16, ov_element_type_e::F32,
-    ov_element_type_e::F64,     ov_element_type_e::STRING};
+    ov_element_type_e::BOOLEAN, ov_element_type_e::I8,     ov_element_type_e::I16,   ov_element_type_e::I32,
+    ov_element_type_e::I64,     ov_element_type_e::U8,     ov_element_type_e::U16,   ov_element_type_e::U32,
+    ov_element_type_e::U64,     ov_element_type_e::F8E4M3, ov_element_type_e::F16,   ov_element_type_e::BF16,
+    ov_element_type_e::F32,     ov_element_type_e::F64,    ov_element_type_e::STRING};
 
 /// OpenVINO's message on one line, without the positions in its own sources.
 std::string condensed(std::string_view message) {

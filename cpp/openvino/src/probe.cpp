@@ -12,7 +12,7 @@ namespace {
 
 /// The names of the element types in OpenVINO's own file format, in the order of DType.
 constexpr std::array<std::string_view, core::kDTypeCount> kNames{
-    "boolean", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f16", "bf16", "f32", "f64", "string"};
+    "boolean", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f8e4m3", "f16", "bf16", "f32", "f64", "string"};
 
 /// One input of each type, each its own output.
 std::string model_of_all_types() {

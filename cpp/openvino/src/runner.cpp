@@ -40,7 +40,7 @@ struct Runner::Request final : core::PipelineRequest, LaneTask {
 
     Impl& impl() const noexcept { return static_cast<Impl&>(pipeline()); }
 
-    void stage() override {
+    core::Staging stage() override {
         times.stage_begin = core::RequestTimes::Clock::now();
         const core::ModelSpec& spec = impl().spec();
         for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -53,6 +53,7 @@ struct Runner::Request final : core::PipelineRequest, LaneTask {
             check_range(spec, spec.inputs[i], inputs[i], addresses[i]);
         }
         times.stage_end = core::RequestTimes::Clock::now();
+        return core::Staging::done;
     }
 
     void launch() override { impl().lanes.submit(*this); }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trtlab import TensorSpec
+from trtlab._arrays import BITS
 from trtlab.cli.loading import shape_text
 from trtlab.errors import EngineError, InvalidArgument
 
@@ -110,7 +111,7 @@ def _channels_first(spec: TensorSpec, layout: str) -> bool:
 
 
 def _scaled(pixels: Array, spec: TensorSpec, options: ImageOptions) -> Array:
-    if spec.dtype in ("bfloat16", "bytes", "bool"):
+    if spec.dtype in (*BITS, "bytes", "bool"):
         raise InvalidArgument(
             f"input '{spec.name}' is {spec.dtype}: a picture becomes floats or integers; give it as .npy"
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trtlab import Model, TensorSpec
+from trtlab._arrays import BITS
 from trtlab.cli.doctor import memory
 from trtlab.cli.images import ImageOptions, read_image, size_left_open
 from trtlab.cli.loading import axis_text, shape_text
@@ -19,7 +20,7 @@ from trtlab.errors import Closed, Error, InvalidArgument, NotFound, OutOfMemory
 
 Array = np.ndarray[Any, Any]
 
-# While an array is drawn and converted, an element takes as much; bfloat16 goes through lists of Python floats.
+# While an array is drawn and converted, an element takes as much; what numpy lacks goes through lists of Python floats.
 BYTES_AN_ELEMENT = 8
 BYTES_AN_ELEMENT_OF_A_LIST = 40
 # Where the kernel does not tell what memory is available.
@@ -143,7 +144,7 @@ def _random(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, 
     elements = 1
     for dim in shape:
         elements *= dim
-    needed = elements * (BYTES_AN_ELEMENT_OF_A_LIST if spec.dtype == "bfloat16" else BYTES_AN_ELEMENT)
+    needed = elements * (BYTES_AN_ELEMENT_OF_A_LIST if spec.dtype in BITS else BYTES_AN_ELEMENT)
     available = memory()["available_bytes"] or MAX_BYTES
     if needed > available:
         raise OutOfMemory(
@@ -168,7 +169,7 @@ def _drawn(generator: np.random.Generator, spec: TensorSpec, shape: tuple[int, .
         return np.full(shape, b"trtlab", dtype="S6")
     if spec.dtype == "bool":
         return generator.integers(0, 2, shape).astype(np.bool_)
-    if spec.dtype == "bfloat16":
+    if spec.dtype in BITS:
         return generator.random(shape, np.float32).tolist()
     if spec.dtype.startswith("float"):
         return generator.random(shape, np.float32).astype(spec.dtype)

@@ -5,8 +5,11 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
+
+#include "bridge_registry.hpp"
 
 namespace trtlab::bindings {
 namespace nb = nanobind;
@@ -83,6 +86,7 @@ std::optional<DType> dtype_of(nb::dlpack::dtype type) noexcept {
                 return std::nullopt;
         }
     };
+    if (type.code == kDlpackFloat8E4M3FN && type.bits == 8) return DType::float8_e4m3fn;
     switch (static_cast<nb::dlpack::dtype_code>(type.code)) {
         case nb::dlpack::dtype_code::Bool:
             return type.bits == 8 ? std::optional(DType::boolean) : std::nullopt;
@@ -107,8 +111,6 @@ public:
     const nb::ndarray<nb::ro> array;
 };
 
-std::string name_of_type(nb::handle value) { return nb::cast<std::string>(nb::str(nb::type_name(value.type()))); }
-
 }  // namespace
 
 bool read_only(const core::Tensor& tensor) noexcept {
@@ -125,11 +127,6 @@ void Conversion::refuse(const core::TensorSpec& spec, const std::string& problem
         throw core::EngineError(message + " (returned by the model's function)");
     }
     throw core::InvalidArgument(message);
-}
-
-void Conversion::refuse_device(nb::handle value, const core::TensorSpec& spec, int device) const {
-    refuse(spec, "a " + name_of_type(value) + " in memory of another device (DLPack device type " +
-                     std::to_string(device) + "): this model reads host memory, copy it there first");
 }
 
 bool Conversion::from_buffer(nb::handle value, const core::TensorSpec& spec, core::Tensor& tensor) {
@@ -175,19 +172,24 @@ bool Conversion::from_buffer(nb::handle value, const core::TensorSpec& spec, cor
 
 core::Tensor Conversion::from_dlpack(nb::handle value, const core::TensorSpec& spec) {
     // Asked first, as the protocol wants it: an exporter on another device fails in ways that say less.
-    if (nb::hasattr(value, "__dlpack_device__")) {
-        const int device = nb::cast<int>(nb::object(value.attr("__dlpack_device__")())[0]);
-        if (device != nb::device::cpu::value && device != nb::device::cuda_host::value)
-            refuse_device(value, spec, device);
-    }
+    const core::Device told = nb::hasattr(value, "__dlpack_device__") ? dlpack_device(value, spec) : core::Device{};
     nb::ndarray<nb::ro> array;
-    if (!nb::try_cast(value, array)) {
+    core::Ref<const core::Fence> fence;
+    if (on_gpu(told)) {
+        DeviceBridge& bridge = device_bridge();
+        const std::uintptr_t stream = bridge.stream(told.index);
+        if (!nb::try_cast(dlpack_capsule(value, spec, stream), array)) {
+            PyErr_Clear();
+            refuse_export(value, spec, "cannot be read");
+        }
+        fence = bridge.fence_after(told.index, stream);
+    } else if (!nb::try_cast(value, array)) {
         PyErr_Clear();
-        refuse(spec,
-               "a " + name_of_type(value) + " whose DLPack export failed (a tensor that requires grad? use .detach())");
+        refuse_export(value, spec, "failed (a tensor that requires grad? use .detach())");
     }
-    if (array.device_type() != nb::device::cpu::value && array.device_type() != nb::device::cuda_host::value) {
-        refuse_device(value, spec, array.device_type());
+    const core::Device device = readable(value, spec, array.device_type(), array.device_id());
+    if ((on_gpu(told) || on_gpu(device)) && device != told) {
+        refuse_export(value, spec, "lies in " + device.to_string() + ", and not in " + told.to_string() + " as told");
     }
     const std::optional<DType> dtype = dtype_of(array.dtype());
     if (!dtype) refuse(spec, "a " + name_of_type(value) + " of an element type that has no equivalent here");
@@ -196,9 +198,12 @@ core::Tensor Conversion::from_dlpack(nb::handle value, const core::TensorSpec& s
         shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
         strides.push_back(array.stride(axis) * static_cast<std::int64_t>(core::size_of(*dtype)));
     }
+    // Pinned memory is told by some in one place only, and torch is one of them.
     const core::TensorView view(const_cast<void*>(static_cast<const void*>(array.data())), *dtype, core::Shape(shape),
-                                core::Shape(strides));
-    return core::Tensor(view, core::make_ref<BorrowedArray>(std::move(array)));
+                                core::Shape(strides), std::max(told, device));
+    core::Tensor tensor(view, core::make_ref<BorrowedArray>(std::move(array)));
+    tensor.set_fence(std::move(fence));
+    return tensor;
 }
 
 core::Tensor Conversion::from_strings(nb::handle value, const core::TensorSpec& spec) {
@@ -223,7 +228,11 @@ core::Tensor Conversion::operator()(nb::handle value, const core::TensorSpec& sp
     if (spec.dtype == DType::bytes) return from_strings(value, spec);
     core::Tensor tensor;
     if (PyObject_CheckBuffer(value.ptr()) != 0 && from_buffer(value, spec, tensor)) return tensor;
-    if (nb::hasattr(value, "__dlpack__") && !nb::hasattr(value, "__array_interface__")) return from_dlpack(value, spec);
+    if (!nb::hasattr(value, "__array_interface__")) {
+        if (nb::hasattr(value, "__dlpack__")) return from_dlpack(value, spec);
+        const nb::object interface = nb::getattr(value, "__cuda_array_interface__", nb::handle());
+        if (interface.is_valid()) return from_cuda_array(value, interface, spec);
+    }
     // Scalars, nested lists, and arrays whose element type the buffer protocol cannot say.
     const nb::object array = nb::module_::import_("trtlab._arrays")
                                  .attr("as_array")(value, std::string(core::name_of(spec.dtype)), model_.name,
@@ -231,9 +240,8 @@ core::Tensor Conversion::operator()(nb::handle value, const core::TensorSpec& sp
     if (PyObject_CheckBuffer(array.ptr()) == 0 || !from_buffer(array, spec, tensor)) {
         refuse(spec, "a " + name_of_type(value) + " that is no array of numbers");
     }
-    if (spec.dtype == DType::bfloat16) {
-        // numpy has no bfloat16: as_array gave the bits.
-        return core::Tensor(core::TensorView(tensor.data(), DType::bfloat16, tensor.shape(), tensor.strides_bytes()),
+    if (in_ml_dtypes(spec.dtype)) {
+        return core::Tensor(core::TensorView(tensor.data(), spec.dtype, tensor.shape(), tensor.strides_bytes()),
                             tensor.owner());
     }
     return tensor;

@@ -1,5 +1,7 @@
 #include "errors.hpp"
 
+#include <nanobind/stl/string.h>
+
 namespace trtlab::bindings {
 namespace nb = nanobind;
 
@@ -7,9 +9,11 @@ namespace {
 
 struct ErrorTypes {
     PyObject *error, *invalid_argument, *not_found, *timeout, *closed, *cancelled, *overloaded, *out_of_memory,
-        *engine_error;
+        *engine_error, *cuda_error;
 };
 ErrorTypes types{};
+
+}  // namespace
 
 std::string describe(nb::handle exception) {
     std::string text = "a Python exception";
@@ -21,8 +25,6 @@ std::string describe(nb::handle exception) {
     }
     return text;
 }
-
-}  // namespace
 
 PythonError PythonError::fetch() {
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
@@ -56,6 +58,17 @@ namespace {
 
 int forks = 0;
 
+void raise_cuda_error(const core::CudaError& error) noexcept {
+    try {
+        const nb::object made = nb::borrow(types.cuda_error)(error.what());
+        made.attr("code") = error.code();
+        made.attr("device_lost") = error.device_lost();
+        PyErr_SetObject(types.cuda_error, made.ptr());
+    } catch (nb::python_error& failed) {
+        failed.restore();
+    }
+}
+
 }  // namespace
 
 void raise_current_exception() noexcept {
@@ -81,6 +94,8 @@ void raise_current_exception() noexcept {
         PyErr_SetString(types.out_of_memory, error.what());
     } catch (const core::EngineError& error) {
         PyErr_SetString(types.engine_error, error.what());
+    } catch (const core::CudaError& error) {
+        raise_cuda_error(error);
     } catch (const core::Error& error) {
         PyErr_SetString(types.error, error.what());
     } catch (const std::bad_alloc&) {
@@ -96,8 +111,8 @@ void bind_errors() {
     // The types are Python's, for the sake of their built-in bases; borrowed for the life of the process.
     const nb::module_ errors = nb::module_::import_("trtlab.errors");
     const auto find = [&](const char* name) { return nb::object(errors.attr(name)).release().ptr(); };
-    types = {find("Error"),     find("InvalidArgument"), find("NotFound"),    find("Timeout"),    find("Closed"),
-             find("Cancelled"), find("Overloaded"),      find("OutOfMemory"), find("EngineError")};
+    types = {find("Error"),     find("InvalidArgument"), find("NotFound"),    find("Timeout"),     find("Closed"),
+             find("Cancelled"), find("Overloaded"),      find("OutOfMemory"), find("EngineError"), find("CudaError")};
     nb::register_exception_translator([](const std::exception_ptr& error, void*) {
         try {
             std::rethrow_exception(error);

@@ -24,6 +24,9 @@ private:
     core::Ref<HeldObject> exception_;
 };
 
+/// "ValueError: its message"
+std::string describe(nanobind::handle exception);
+
 /// A `core::SignalHook`: runs pending Python signal handlers; what they raise ends the wait.
 void check_signals();
 

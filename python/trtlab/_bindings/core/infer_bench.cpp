@@ -7,6 +7,7 @@
 
 #include "arguments.hpp"
 #include "module.hpp"
+#include "reports.hpp"
 
 namespace trtlab::bindings {
 namespace nb = nanobind;
@@ -16,8 +17,6 @@ namespace {
 using BenchHandle = Handle<core::InferBench>;
 using Load = core::InferBench::Load;
 using Phase = core::InferBench::Phase;
-
-double seconds(std::chrono::nanoseconds time) { return static_cast<double>(time.count()) * 1e-9; }
 
 std::chrono::nanoseconds nanoseconds(const char* name, double time_s) {
     constexpr double kLongest = 1e9;  // 31 years: beyond what core accepts, and within what a nanoseconds holds
@@ -92,7 +91,7 @@ nb::dict run(const BenchHandle& self, const std::string& load, std::size_t concu
         const ReleasedGil unlocked;
         return bench->run(options);
     }();
-    nb::dict named;
+    nb::dict named = to_dict(report.stats);
     named["requests"] = report.requests;
     named["failures"] = report.failures;
     named["overloaded"] = report.overloaded;
@@ -103,11 +102,6 @@ nb::dict run(const BenchHandle& self, const std::string& load, std::size_t concu
     named["inferences_per_second"] = report.inferences_per_second;
     named["latency"] = nb::cast(report.latency);
     named["issue_delay"] = nb::cast(report.issue_delay);
-    named["completed"] = report.stats.completed;
-    named["queue_s"] = seconds(report.stats.queue);
-    named["input_s"] = seconds(report.stats.input);
-    named["execute_s"] = seconds(report.stats.execute);
-    named["output_s"] = seconds(report.stats.output);
     named["cpu_s"] = seconds(report.cpu);
     return named;
 }

@@ -3,6 +3,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "manager.hpp"
+#include "reports.hpp"
 
 namespace trtlab::bindings {
 namespace nb = nanobind;
@@ -70,9 +71,9 @@ void ManagerHandle::close(bool cancel_pending) {
     manager.close(cancel_pending ? core::Pending::cancel : core::Pending::drain);
 }
 
-nb::dict ManagerHandle::stats() const {
-    const core::ExecutionBudget& budget = *handle_->budget();
-    const core::ExecutionBudget::Stats stats = budget.stats();
+namespace {
+
+nb::dict to_dict(const core::ExecutionBudget::Stats& stats, const core::ExecutionBudget::Options& limits) {
     nb::dict named;
     named["executing"] = stats.executing;
     named["buffers_in_use"] = stats.buffers_in_use;
@@ -80,10 +81,39 @@ nb::dict ManagerHandle::stats() const {
     named["blocked_callers"] = stats.blocked_callers;
     named["admitted"] = stats.admitted;
     named["overloaded"] = stats.overloaded;
-    named["max_executions"] = budget.options().max_executions;
-    named["max_buffers"] = budget.options().max_buffers;
-    named["max_queue"] = budget.options().max_queue;
+    named["max_executions"] = limits.max_executions;
+    named["max_buffers"] = limits.max_buffers;
+    named["max_queue"] = limits.max_queue;
     return named;
+}
+
+}  // namespace
+
+nb::dict ManagerHandle::stats() const {
+    const core::ExecutionBudget::Options& limits = handle_->limits();
+    core::ExecutionBudget::Stats sum;
+    nb::dict devices;
+    for (const auto& [device, stats] : handle_->budget_stats()) {
+        sum.executing += stats.executing;
+        sum.buffers_in_use += stats.buffers_in_use;
+        sum.queued += stats.queued;
+        sum.blocked_callers += stats.blocked_callers;
+        sum.admitted += stats.admitted;
+        sum.overloaded += stats.overloaded;
+        devices[key(device)] = to_dict(stats, limits);
+    }
+    nb::dict named = to_dict(sum, limits);
+    named["devices"] = devices;
+    return named;
+}
+
+nb::list ManagerHandle::memory_report() const {
+    const core::InferenceManager& manager = *(*handle_);
+    const std::vector<core::MemoryUse> uses = [&] {
+        const ReleasedGil unlocked;
+        return manager.memory_report();
+    }();
+    return to_list(uses);
 }
 
 void bind_manager(nb::module_& module) {
@@ -106,7 +136,9 @@ void bind_manager(nb::module_& module) {
         .def("unload", &ManagerHandle::unload, nb::arg("name"), nb::arg("cancel_pending") = false)
         .def("close", &ManagerHandle::close, nb::arg("cancel_pending") = false)
         .def_prop_ro("closed", [](const ManagerHandle& self) { return self.manager().closed(); })
-        .def("stats", &ManagerHandle::stats, nb::sig("def stats(self) -> dict[str, int]"));
+        .def("stats", &ManagerHandle::stats, nb::sig("def stats(self) -> dict[str, typing.Any]"))
+        .def("memory_report", &ManagerHandle::memory_report,
+             nb::sig("def memory_report(self) -> list[trtlab.manager.MemoryUse]"));
 }
 
 }  // namespace trtlab::bindings

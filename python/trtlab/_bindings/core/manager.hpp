@@ -20,6 +20,8 @@ public:
     void unload(const std::string& name, bool cancel_pending);
     void close(bool cancel_pending);
     nanobind::dict stats() const;
+    /// Runs without the GIL and returns MemoryUses.
+    nanobind::list memory_report() const;
 
 private:
     void remember(const std::string& name, const std::shared_ptr<core::Model>& model, const nanobind::object& handle);

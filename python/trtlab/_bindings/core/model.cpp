@@ -8,6 +8,7 @@
 #include "arguments.hpp"
 #include "convert.hpp"
 #include "module.hpp"
+#include "reports.hpp"
 #include "trtlab/core/function_model.hpp"
 
 namespace trtlab::bindings {
@@ -68,7 +69,11 @@ PyMethodDef infer_method[] = {
      "Ask for an answer: ``model.infer(x=array)``, or ``model.infer({\"input:0\": array})`` for other names.\n\n"
      "Values: anything with a buffer or DLPack in host memory, of the input's dtype, borrowed in place until the "
      "future\n"
-     "is done (do not write to it before); scalars and nested lists where the conversion loses nothing.\n"
+     "is done (do not write to it before); scalars and nested lists where the conversion loses nothing. A model on a "
+     "GPU also\n"
+     "reads that GPU's memory in place, through DLPack or ``__cuda_array_interface__``, behind the work that its "
+     "exporter\n"
+     "has put into its stream.\n"
      "Returns a Future of a dict: output name -> Tensor. Never waits for the answer; while the queue is full it waits\n"
      "up to the model's ``queue_timeout_s``. The GIL is released once the arguments are converted.\n\n"
      "Raises InvalidArgument (names the tensor, expected and got), NotFound (no such input), Overloaded, Closed."},
@@ -159,18 +164,19 @@ void make_function_model(FunctionModelHandle* self, nb::callable function, std::
     new (self) FunctionModelHandle(std::move(model), std::move(callable));
 }
 
-nb::dict stats(const ModelHandle& self) {
-    const core::ModelStats stats = self.model().stats();
-    const auto seconds = [](std::chrono::nanoseconds time) { return static_cast<double>(time.count()) * 1e-9; };
+nb::dict counters(const ModelHandle& self) {
     nb::dict named;
-    named["completed"] = stats.completed;
-    named["failed"] = stats.failed;
-    named["cancelled"] = stats.cancelled;
-    named["queue_s"] = seconds(stats.queue);
-    named["input_s"] = seconds(stats.input);
-    named["execute_s"] = seconds(stats.execute);
-    named["output_s"] = seconds(stats.output);
+    for (const auto& [name, count] : self.model().counters()) named[nb::str(name.data(), name.size())] = count;
     return named;
+}
+
+nb::list memory(const ModelHandle& self) {
+    const core::Model& model = self.model();
+    const std::vector<core::MemoryUse> uses = [&] {
+        const ReleasedGil unlocked;
+        return model.memory();
+    }();
+    return to_list(uses);
 }
 
 }  // namespace
@@ -206,10 +212,38 @@ void bind_model(nb::module_& module) {
             "max_batch_size", [](const ModelHandle& self) { return self.spec().max_batch_size; },
             "Largest extent of the leading axis if that is a batch axis; 0 if there is none.")
         .def_prop_ro("closed", [](const ModelHandle& self) { return self.model().closed(); })
-        .def("stats", &stats, nb::sig("def stats(self) -> dict[str, int | float]"),
-             "Counts (completed, failed, cancelled) and summed seconds of the completed requests: in the queue, "
-             "binding inputs,\n"
-             "executing, making outputs.")
+        .def(
+            "stats", [](const ModelHandle& self) { return to_dict(self.model().stats()); },
+            nb::sig("def stats(self) -> dict[str, int | float]"),
+            "Counts (completed, failed, cancelled) and summed seconds of the completed requests: in the queue, "
+            "binding inputs,\n"
+            "executing, making outputs. Of those that a device timed (device_timed): the host's part of the launch "
+            "(enqueue_s),\n"
+            "copying inputs, computing, copying outputs (h2d_s, compute_s, d2h_s).")
+        .def("counters", &counters, nb::sig("def counters(self) -> dict[str, int]"),
+             "What the engine counts beyond ``stats``, such as graph_hits; empty if nothing.")
+        .def("memory", &memory, nb::sig("def memory(self) -> list[trtlab.manager.MemoryUse]"),
+             "What memory the model holds for itself. What it shares with others is in the manager's memory_report().\n"
+             "Releases the GIL.")
+        .def(
+            "prefetch",
+            [](const ModelHandle& self) {
+                core::Model& model = self.model();
+                const ReleasedGil unlocked;
+                model.prefetch();
+            },
+            "Have weights in managed memory brought to the GPU; returns when they are there. Releases the GIL.\n"
+            "Raises InvalidArgument if the model's weights do not move, CudaError.")
+        .def(
+            "evict",
+            [](const ModelHandle& self) {
+                core::Model& model = self.model();
+                const ReleasedGil unlocked;
+                model.evict();
+            },
+            "Have weights in managed memory taken off the GPU, to make room for others. The model still answers: what "
+            "it needs\n"
+            "comes back as it is touched. Releases the GIL. Raises as ``prefetch``.")
         .def(
             "close",
             [](const ModelHandle& self, bool cancel_pending) {

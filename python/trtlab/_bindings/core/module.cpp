@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 
+#include "bridge_registry.hpp"
 #include "trtlab/core/budget.hpp"
 #include "trtlab/core/thread_pool.hpp"
 
@@ -18,6 +19,7 @@ NB_MODULE(_core, module) {
         throw nb::import_error("trtlab runs in the main interpreter only: import it there, or use processes");
     }
     bind_errors();
+    bind_device_bridge(module);
     bind_tensor(module);
     bind_future(module);
     bind_model(module);
@@ -50,6 +52,7 @@ NB_MODULE(_core, module) {
         [] {
             Garbage::collect();
             BorrowedBuffers::free_idle();
+            free_idle_bridge();
             return trtlab::core::RefCounted::live();
         },
         "Reference-counted C++ objects alive in the process. For leak tests.");

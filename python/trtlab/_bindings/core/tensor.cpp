@@ -4,6 +4,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "bridge_registry.hpp"
 #include "convert.hpp"
 #include "module.hpp"
 
@@ -13,6 +14,18 @@ using core::DType;
 using core::Tensor;
 
 namespace {
+
+constexpr const char* kWayOut =
+    ": the host cannot read it; take tensor.to_host(), or hand the tensor to a GPU library through DLPack";
+
+/// A tensor that the host reads. Throws InvalidArgument, with the way out.
+const Tensor& readable(nb::handle self) {
+    const Tensor& tensor = instance<Tensor>(self);
+    if (!tensor.device().host_accessible()) {
+        throw core::InvalidArgument("this tensor lies in memory of " + tensor.device().to_string() + kWayOut);
+    }
+    return tensor;
+}
 
 /// Struct codes; null where Python's buffer protocol has none.
 const char* format_of(DType dtype) noexcept {
@@ -41,6 +54,7 @@ const char* format_of(DType dtype) noexcept {
             return "f";
         case DType::float64:
             return "d";
+        case DType::float8_e4m3fn:
         case DType::bfloat16:
         case DType::bytes:
             return nullptr;
@@ -60,6 +74,10 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
     if (format == nullptr) {
         PyErr_Format(PyExc_BufferError, "a tensor of dtype %s has no Python buffer: use numpy() or DLPack",
                      std::string(core::name_of(tensor.dtype())).c_str());
+        return -1;
+    }
+    if (!tensor.device().host_accessible()) {
+        PyErr_Format(PyExc_BufferError, "this tensor lies in memory of cuda:%d%s", tensor.device().index, kWayOut);
         return -1;
     }
     const bool readonly = read_only(tensor);
@@ -116,6 +134,8 @@ nb::dlpack::dtype dlpack_type(const Tensor& tensor) {
         case DType::float32:
         case DType::float64:
             return make(nb::dlpack::dtype_code::Float);
+        case DType::float8_e4m3fn:
+            return make(static_cast<nb::dlpack::dtype_code>(kDlpackFloat8E4M3FN));
         case DType::bfloat16:
             return make(nb::dlpack::dtype_code::Bfloat);
         case DType::bytes:
@@ -124,7 +144,14 @@ nb::dlpack::dtype dlpack_type(const Tensor& tensor) {
     throw core::InvalidArgument("a tensor of byte strings has no DLPack form: use tolist() or numpy()");
 }
 
-nb::object dlpack(nb::handle self, nb::kwargs options) {
+nb::object to_host(nb::handle self) {
+    const Tensor& tensor = instance<Tensor>(self);
+    if (tensor.device().host_accessible()) return nb::borrow(self);
+    return nb::cast(device_bridge().to_host(tensor));
+}
+
+/// Exports the memory as that of `device`.
+nb::object export_as(core::Device device, nb::handle self, const nb::kwargs& options) {
     const Tensor& tensor = instance<Tensor>(self);
     std::vector<std::size_t> shape(tensor.shape().begin(), tensor.shape().end());
     std::vector<std::int64_t> strides;
@@ -133,18 +160,78 @@ nb::object dlpack(nb::handle self, nb::kwargs options) {
     const auto call = [&](auto array) {
         return nb::cast(array, nb::rv_policy::reference).attr("__dlpack__")(**options);
     };
+    const int type = static_cast<int>(device.type);
     if (read_only(tensor)) {
         return call(nb::ndarray<nb::ro, nb::array_api>(tensor.data(), shape.size(), shape.data(), self, strides.data(),
-                                                       dlpack_type(tensor), nb::device::cpu::value, 0));
+                                                       dlpack_type(tensor), type, device.index));
     }
     return call(nb::ndarray<nb::array_api>(tensor.data(), shape.size(), shape.data(), self, strides.data(),
-                                           dlpack_type(tensor), nb::device::cpu::value, 0));
+                                           dlpack_type(tensor), type, device.index));
+}
+
+/// What others are told. Pinned memory is the CPU's: who knows that it is more, as models of ours do, sees it anyway, and
+/// PyTorch (2.11) knows no such kind of memory.
+core::Device exported_device(const Tensor& tensor) noexcept {
+    return tensor.device().type == core::DeviceType::cuda_host ? core::Device{} : tensor.device();
+}
+
+// What a model answers is ready: whatever stream the consumer names may read it at once.
+nb::object dlpack(nb::handle self, nb::kwargs options) {
+    const core::Device device = exported_device(instance<Tensor>(self));
+    const auto option = [&](const char* name) {
+        return options.contains(name) ? nb::object(options[name]) : nb::object(nb::none());
+    };
+    const nb::tuple host = nb::make_tuple(nb::device::cpu::value, 0);
+    if (device == core::Device{} || !option("dl_device").equal(host)) return export_as(device, self, options);
+    if (device.host_accessible()) return export_as({}, self, options);
+    if (option("copy").is(nb::bool_(false))) {
+        throw nb::buffer_error("the host cannot have this tensor's memory without a copy");
+    }
+    nb::kwargs rest = nb::borrow<nb::kwargs>(nb::dict(options).attr("copy")());
+    if (rest.contains("copy")) nb::del(rest["copy"]);
+    return export_as({}, to_host(self), rest);
+}
+
+nb::tuple dlpack_device(const Tensor& tensor) {
+    const core::Device device = exported_device(tensor);
+    return nb::make_tuple(static_cast<int>(device.type), device.index);
 }
 
 nb::tuple shape_tuple(const core::Shape& shape) {
     nb::list items;
     for (std::int64_t extent : shape) items.append(extent);
     return nb::tuple(items);
+}
+
+nb::dict cuda_array_interface(const Tensor& tensor) {
+    if (!on_gpu(tensor.device())) throw nb::attribute_error("__cuda_array_interface__: this tensor is in host memory");
+    const auto type = dlpack_type(tensor);
+    const char* kind = nullptr;
+    switch (static_cast<nb::dlpack::dtype_code>(type.code)) {
+        case nb::dlpack::dtype_code::Bool:
+            kind = "|b";
+            break;
+        case nb::dlpack::dtype_code::Int:
+            kind = "<i";
+            break;
+        case nb::dlpack::dtype_code::UInt:
+            kind = "<u";
+            break;
+        case nb::dlpack::dtype_code::Float:
+            kind = "<f";
+            break;
+        default:
+            throw nb::attribute_error("__cuda_array_interface__: numpy has no name for this dtype; use DLPack");
+    }
+    nb::dict interface;
+    interface["version"] = 3;
+    interface["shape"] = shape_tuple(tensor.shape());
+    interface["strides"] =
+        tensor.contiguous() ? nb::object(nb::none()) : nb::object(shape_tuple(tensor.strides_bytes()));
+    interface["typestr"] = kind + std::to_string(type.bits / 8);
+    interface["data"] = nb::make_tuple(reinterpret_cast<std::uintptr_t>(tensor.data()), read_only(tensor));
+    interface["stream"] = nb::none();  // what a model answers is ready
+    return interface;
 }
 
 nb::list byte_strings(const Tensor& tensor) {
@@ -188,27 +275,38 @@ nb::object spec_shape(const core::TensorSpec& spec) {
 
 void bind_tensor(nb::module_& module) {
     static PyType_Slot slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)}, {0, nullptr}};
-    nb::class_<Tensor>(module, "Tensor", nb::type_slots(slots), nb::is_weak_referenceable(), nb::is_final(),
-                       "A model's answer: n-dimensional data that keeps its memory alive.\n\n"
-                       "``numpy.asarray(tensor)`` and any DLPack consumer see the same memory, without a copy.")
+    nb::class_<Tensor>(
+        module, "Tensor", nb::type_slots(slots), nb::is_weak_referenceable(), nb::is_final(),
+        "A model's answer: n-dimensional data that keeps its memory alive.\n\n"
+        "``numpy.asarray(tensor)`` and any DLPack consumer see the same memory, without a copy. In the memory of a GPU "
+        "(``device``)\n"
+        "only GPU libraries see it; ``to_host()`` copies.")
         .def_prop_ro(
             "shape", [](const Tensor& self) { return shape_tuple(self.shape()); },
             nb::sig("def shape(self) -> tuple[int, ...]"), "Extents.")
         .def_prop_ro(
             "dtype", [](const Tensor& self) { return core::name_of(self.dtype()); },
-            "Name of the element type, as numpy's: 'float32', ...; also 'bfloat16' and 'bytes'.")
+            "Name of the element type, as numpy's: 'float32', ...; also 'bfloat16', 'float8_e4m3fn' and 'bytes'.")
+        .def_prop_ro(
+            "device", [](const Tensor& self) { return self.device().to_string(); },
+            "Where the memory is: 'cpu', 'cuda_host' (pinned), 'cuda:0', 'cuda_managed:0'.")
         .def_prop_ro(
             "ndim", [](const Tensor& self) { return self.shape().rank(); }, "Number of axes.")
         .def_prop_ro("size", &Tensor::elements, "Number of elements.")
         .def_prop_ro("nbytes", &Tensor::size_bytes, "Bytes of a dense copy, without the payload of byte strings.")
         .def(
-            "numpy", [](nb::handle self) { return nb::module_::import_("trtlab._arrays").attr("to_numpy")(self); },
-            "A numpy array over the same memory. Byte strings become an object array of bytes; bfloat16 needs the "
-            "package\n"
+            "numpy",
+            [](nb::handle self) {
+                readable(self);
+                return nb::module_::import_("trtlab._arrays").attr("to_numpy")(self);
+            },
+            "A numpy array over the same memory; InvalidArgument if that is a GPU's (see ``to_host``). Byte strings "
+            "become an object array of bytes; bfloat16 and float8_e4m3fn need the package\n"
             "ml_dtypes (InvalidArgument without it).")
         .def(
             "__array__",
             [](nb::handle self, nb::args args, nb::kwargs kwargs) {
+                readable(self);
                 nb::object array = nb::module_::import_("trtlab._arrays").attr("to_numpy")(self);
                 return array.attr("__array__")(*args, **kwargs);
             },
@@ -217,17 +315,29 @@ void bind_tensor(nb::module_& module) {
             "tolist", [](nb::handle self) { return self.attr("numpy")().attr("tolist")(); },
             nb::sig("def tolist(self) -> typing.Any"), "Nested lists of Python values.")
         .def("__dlpack__", &dlpack, nb::sig("def __dlpack__(self, **options: typing.Any) -> typing.Any"),
-             "Exports the memory (https://dmlc.github.io/dlpack). InvalidArgument for byte strings.")
-        .def(
-            "__dlpack_device__", [](const Tensor&) { return nb::make_tuple(nb::device::cpu::value, 0); },
-            nb::sig("def __dlpack_device__(self) -> tuple[int, int]"), "(1, 0): the CPU.")
+             "Exports the memory (https://dmlc.github.io/dlpack): it is ready, whatever ``stream`` says. A GPU's is "
+             "copied "
+             "for\n"
+             "``dl_device=(1, 0)``, without the GIL. InvalidArgument for byte strings, BufferError for what cannot be "
+             "done.")
+        .def("__dlpack_device__", &dlpack_device, nb::sig("def __dlpack_device__(self) -> tuple[int, int]"),
+             "(1, 0): the CPU, also for pinned memory; (2, n): the memory of GPU n, (13, n): managed memory.")
+        .def_prop_ro("__cuda_array_interface__", &cuda_array_interface,
+                     nb::sig("def __cuda_array_interface__(self) -> dict[str, typing.Any]"),
+                     "For GPU libraries without DLPack, version 3. AttributeError on a tensor in host memory.")
         .def(
             "_bits",
-            [](const Tensor& self) {
+            [](nb::handle object) {
+                const Tensor& self = readable(object);
                 const Tensor dense = self.contiguous() ? self : Tensor::copy_of(self);
                 return nb::bytes(dense.data(), dense.size_bytes());
             },
             "The elements' bits, densely.")
+        .def(
+            "to_host", &to_host, nb::sig("def to_host(self) -> Tensor"),
+            "The tensor itself if the host can read it, else a copy in host memory. Blocks, without the GIL, until the "
+            "copy is\n"
+            "done. Raises OutOfMemory, CudaError.")
         .def("_byte_strings", &byte_strings, nb::sig("def _byte_strings(self) -> list[bytes]"),
              "The elements of a tensor of byte strings, in row-major order.")
         .def("__len__",
@@ -236,7 +346,9 @@ void bind_tensor(nb::module_& module) {
                  return self.shape()[0];
              })
         .def("__repr__", [](const Tensor& self) {
-            return "trtlab.Tensor(" + std::string(core::name_of(self.dtype())) + self.shape().to_string() + ")";
+            std::string text = "trtlab.Tensor(" + std::string(core::name_of(self.dtype())) + self.shape().to_string();
+            if (self.device() != core::Device{}) text += " on " + self.device().to_string();
+            return text + ")";
         });
 
     nb::class_<core::TensorSpec>(module, "TensorSpec", "Name, dtype and shape of one input or output of a model.")

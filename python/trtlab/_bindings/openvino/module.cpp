@@ -52,11 +52,10 @@ core::InferenceManager::Loader make_loader(const LibraryHandle& handle,
     // Views of bytes objects that the loader's Python object keeps alive: it runs without the GIL.
     const std::span<const std::byte> model = memory != nullptr ? bytes_of(*memory) : std::span<const std::byte>();
     const bool from_memory = memory != nullptr;
-    return [=, weights = bytes_of(weights)](const std::string& name,
-                                            const std::shared_ptr<core::ExecutionBudget>& budget) {
+    return [=, weights = bytes_of(weights)](const std::string& name, core::InferenceManager& manager) {
         ov::Runner::Options resolved = options;
         resolved.name = name;
-        resolved.budget = budget;
+        resolved.budget = manager.budget();
         return from_memory ? ov::Runner::load_from_memory(library, model, resolved, weights)
                            : ov::Runner::load(library, path, resolved);
     };

@@ -3,11 +3,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "trtlab/core/intrusive_list.hpp"
+#include "trtlab/core/memory.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::core {
@@ -16,6 +21,24 @@ namespace trtlab::core {
 enum class Pending {
     drain,   ///< let them run
     cancel,  ///< fail their futures with Closed
+};
+
+/// What a job says of its staging.
+enum class Staging {
+    done,
+    deferred,  ///< it goes on elsewhere, and ends with a call of `ExecutionBudget::staged`
+};
+
+/// What the models that share a budget share besides it: scratch memory of a device, for example. Made once, kept as long
+/// as the budget.
+class [[gnu::visibility("default")]] BudgetResource {
+public:
+    BudgetResource() = default;
+    BudgetResource(const BudgetResource&) = delete;
+    BudgetResource& operator=(const BudgetResource&) = delete;
+    virtual ~BudgetResource();
+    /// The memory that it holds now.
+    virtual std::vector<MemoryUse> memory() const = 0;
 };
 
 /// How many requests should execute at the same time on so many CPUs, where nobody says: 2, or a quarter of the CPUs if that
@@ -37,8 +60,9 @@ protected:
     Job() = default;
     virtual ~Job();
 
-    /// An IO buffer is yours: bring the inputs where the engine will read them.
-    virtual void stage() = 0;
+    /// An IO buffer is yours: bring the inputs where the engine will read them. What would keep the calling thread for long
+    /// may be deferred to another.
+    virtual Staging stage() = 0;
 
     /// An execution token is yours too: start the engine and return. When the engine is done with its scratch memory,
     /// call `give_back_execution`; when it is done with the IO buffer, `give_back_buffer`. A job that was cancelled since
@@ -103,6 +127,11 @@ public:
     /// returned instead (null otherwise), for the caller to rethrow once it has let go of the admitted job.
     std::exception_ptr admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait);
 
+    /// The end of a deferred staging: the job may be launched now, or, with an `error`, is abandoned and its buffer taken
+    /// back. May launch it, and others, on this thread. The caller holds a share in the budget: the job, which may be gone
+    /// before this returns, is no reason for it to live.
+    void staged(Job& job, std::exception_ptr error = {}) noexcept;
+
     /// The engine is done with what the token stands for. True if `pump` has work to do: publish first, then pump.
     [[nodiscard]] bool give_back_execution() noexcept;
     /// The job has left the budget. True if `pump` has work to do.
@@ -116,11 +145,19 @@ public:
     void pump() noexcept;
 
     /// Wakes `owner`'s callers who are blocked in `admit`: they throw `error`. With `Pending::cancel` also abandons the
-    /// jobs of `owner` that were not launched.
+    /// jobs of `owner` that wait, for a buffer or for a token. One that is being staged at this moment goes its way.
     void refuse(const void* owner, std::exception_ptr error, Pending pending) noexcept;
 
     const Options& options() const noexcept { return options_; }
     Stats stats() const;
+
+    /// The resource called `key`, made by `make` if there is none yet. `make` runs under a lock that only other calls of
+    /// `shared` and `memory` wait for, and must not call either. Throws what it throws, and InvalidArgument if it makes
+    /// nothing.
+    std::shared_ptr<BudgetResource> shared(const std::string& key,
+                                           const std::function<std::shared_ptr<BudgetResource>()>& make);
+    /// The memory of all resources that were made by `shared`.
+    std::vector<MemoryUse> memory() const;
 
 private:
     using JobList = IntrusiveList<Job>;
@@ -131,7 +168,8 @@ private:
     void keep_staged(Job& job) noexcept;
     void grant_room(WakeUp& wake_up) noexcept;
     Job* unlink_unwanted() noexcept;
-    bool stage(Job& job) noexcept;
+    enum class Staged { done, deferred, failed };
+    Staged stage(Job& job) noexcept;
     void launch(Job& job) noexcept;
     bool take_back(bool execution, bool buffer) noexcept;
 
@@ -144,6 +182,9 @@ private:
     JobList queued_;
     JobList staged_;  // in the order of the tickets
     WaitQueue callers_;
+
+    mutable std::mutex resources_mutex_;
+    std::map<std::string, std::shared_ptr<BudgetResource>> resources_;
 };
 
 }  // namespace trtlab::core

@@ -7,7 +7,7 @@
 
 namespace trtlab::core {
 
-/// Element type of a tensor. The names are numpy's.
+/// Element type of a tensor. The names are numpy's, and for what numpy lacks those of its extension ml_dtypes.
 enum class DType : std::uint8_t {
     boolean,
     int8,
@@ -18,6 +18,7 @@ enum class DType : std::uint8_t {
     uint16,
     uint32,
     uint64,
+    float8_e4m3fn,  ///< 4 bits of exponent, 3 of mantissa, no infinity: what TensorRT calls FP8
     float16,
     bfloat16,
     float32,
@@ -25,16 +26,16 @@ enum class DType : std::uint8_t {
     bytes,  ///< Byte strings of any length: each element is a `std::string_view` into memory of the tensor's owner.
 };
 
-inline constexpr std::size_t kDTypeCount = 14;
+inline constexpr std::size_t kDTypeCount = 15;
 
 /// Bytes per element; `sizeof(std::string_view)` for `bytes`.
 constexpr std::size_t size_of(DType dtype) noexcept {
-    constexpr std::array<std::size_t, kDTypeCount> sizes{1, 1, 2, 4, 8, 1, 2,
-                                                         4, 8, 2, 2, 4, 8, sizeof(std::string_view)};
+    constexpr std::array<std::size_t, kDTypeCount> sizes{
+        1, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 2, 4, 8, sizeof(std::string_view)};
     return sizes[static_cast<std::size_t>(dtype)];
 }
 
-/// "bool", "int8", ... "bfloat16", ... "bytes".
+/// "bool", "int8", ... "float8_e4m3fn", "bfloat16", ... "bytes".
 std::string_view name_of(DType dtype) noexcept;
 
 /// The inverse of `name_of`. Throws InvalidArgument, listing the names known.

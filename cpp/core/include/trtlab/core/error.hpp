@@ -72,6 +72,21 @@ public:
     ~EngineError() override;
 };
 
+/// A call of CUDA's failed; the message names the call, the device and CUDA's own words.
+class [[gnu::visibility("default")]] CudaError : public Error {
+public:
+    /// `code` is CUDA's number of the error. `device_lost`: the process can use the device no more.
+    CudaError(const std::string& message, int code, bool device_lost)
+        : Error(message), code_(code), device_lost_(device_lost) {}
+    ~CudaError() override;
+    int code() const noexcept { return code_; }
+    bool device_lost() const noexcept { return device_lost_; }
+
+private:
+    int code_;
+    bool device_lost_;
+};
+
 /// Where the libraries report what they cannot throw, such as an exception that left a callback.
 /// The sink is called from any thread and must not throw. An empty function restores stderr.
 using LogSink = std::function<void(std::string_view message)>;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <exception>
 #include <mutex>
 #include <optional>
@@ -33,6 +35,12 @@ public:
 
     /// Producer: the work begins; from now on it cannot be cancelled. False if it was cancelled before.
     bool try_start() noexcept;
+
+    /// Producer, before the future is handed out: the answer is expected so soon that who waits for it should rather spin
+    /// for so long than park, since being woken would cost a good part of the wait.
+    void expect_within(std::chrono::nanoseconds time) noexcept {
+        expected_ns_.store(time.count(), std::memory_order_relaxed);  // a hint
+    }
 
     /// Consumer: gives up work that has not begun. False if it runs or is done.
     bool cancel();
@@ -68,6 +76,7 @@ private:
     std::mutex callbacks_mutex_;
     std::vector<Callback> callbacks_;
     mutable std::atomic<std::uint32_t> status_{kPending};
+    std::atomic<std::int64_t> expected_ns_{0};
 
 protected:
     std::exception_ptr error_;

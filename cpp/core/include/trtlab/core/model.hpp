@@ -1,15 +1,19 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "trtlab/core/budget.hpp"
 #include "trtlab/core/future.hpp"
+#include "trtlab/core/memory.hpp"
 #include "trtlab/core/model_stats.hpp"
 #include "trtlab/core/spec.hpp"
 #include "trtlab/core/wait.hpp"
@@ -56,6 +60,18 @@ public:
 
     /// Counts and times since the model was made.
     virtual ModelStats stats() const noexcept = 0;
+
+    /// What an engine counts beyond `stats`, by name: "graph_hits", ...
+    virtual std::vector<std::pair<std::string, std::uint64_t>> counters() const { return {}; }
+
+    /// The memory that the model holds for itself; what it shares with others is the budget's (`ExecutionBudget::memory`).
+    virtual std::vector<MemoryUse> memory() const { return {}; }
+
+    /// Weights in managed memory: has them brought to the GPU, or taken off it to make room for others. Returns when they
+    /// are there. A model that was evicted still answers: what it needs comes back as it is touched. Throws InvalidArgument
+    /// for a model whose weights do not move.
+    virtual void prefetch();
+    virtual void evict();
 };
 
 /// Throws InvalidArgument unless `inputs` are what `spec` asks for.

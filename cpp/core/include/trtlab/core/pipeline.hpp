@@ -22,7 +22,7 @@ class Pipeline;
 /// One request on its way through a `Pipeline`: the future's state, its place in the budget's queues, its inputs and its
 /// answer, in one recycled object. An engine derives its own, with what it needs between the stages.
 ///
-/// The engine's part: `stage` and `launch`, which see to it that once per request, on whatever thread, the work is done as
+/// The engine's part: `stage` (see also `staged`) and `launch`, which see to it that once per request, on whatever thread, the work is done as
 /// `if (start()) ...`, and ended by `complete`. In between the engine fills `answer` and notes the times.
 class [[gnu::visibility("default")]] PipelineRequest : public Recycled<PipelineRequest, FutureState<Tensors>>,
                                                        public Job {
@@ -38,6 +38,14 @@ protected:
 
     /// The request executes from now on. False if it was cancelled: do nothing, and `complete`.
     [[nodiscard]] bool start() noexcept;
+
+    /// The end of a staging that `stage` deferred, on whatever thread: the request may be launched now, or, with an
+    /// `error`, fails. It may be answered and gone before this returns.
+    void staged(std::exception_ptr error = {}) noexcept;
+
+    /// The engine is done with the token, although the answer is not there yet: lets the next request launch, on this
+    /// thread. At most once, after `start` (whatever it said), and over before `complete` begins.
+    void computed() noexcept;
 
     /// Gives token and buffer back, publishes `answer` or `error`, lets the next request go, and lets go of the pipeline.
     /// The last thing that the engine does with the request.
@@ -58,6 +66,7 @@ private:
     void leave() noexcept;
 
     std::shared_ptr<Pipeline> pipeline_;
+    bool holds_token_ = true;
 };
 
 /// What the requests of one model share, and outlives the model while they are under way. An engine derives its own.
@@ -72,6 +81,9 @@ public:
     virtual ~Pipeline();
 
     const ModelSpec& spec() const noexcept { return *shared_spec; }
+
+    /// Throws InvalidArgument unless `inputs` can be computed: what the spec says, as a rule.
+    virtual void check_inputs(std::span<const Tensor> inputs) const { core::check_inputs(spec(), inputs); }
 
     const std::shared_ptr<const ModelSpec> shared_spec;
     const std::shared_ptr<ExecutionBudget> budget;

@@ -54,6 +54,8 @@ struct ModelSpec {
     std::vector<TensorSpec> outputs = {};
     std::int64_t max_batch_size =
         0;  ///< the largest extent of the leading axis if that is a batch axis; 0 if there is none
+    /// GPUs whose memory the model reads; every model reads host memory.
+    std::vector<std::int32_t> cuda_devices = {};
 
     /// Position of an input. Throws NotFound, listing the names there are.
     std::size_t input_index(std::string_view input_name) const;
@@ -63,7 +65,8 @@ struct ModelSpec {
     void validate() const;
 };
 
-/// Throws InvalidArgument naming the model, the tensor, what is expected and got, unless `tensor` fits `spec`.
+/// Throws InvalidArgument naming the model, the tensor, what is expected and got, unless `tensor` fits `spec` and lies in
+/// memory that the model reads.
 /// `direction` is "input" or "output".
 void check_tensor(const ModelSpec& model, const TensorSpec& spec, const TensorView& tensor, std::string_view direction);
 

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "trtlab/core/device.hpp"
 #include "trtlab/core/dtype.hpp"
 #include "trtlab/core/ref_counted.hpp"
 
@@ -55,16 +56,17 @@ private:
     std::size_t rank_ = 0;
 };
 
-/// Where a tensor is and how it is laid out. Owns nothing: valid as long as whoever owns `data`.
+/// Where a tensor is and how it is laid out. Owns nothing: valid as long as whoever owns `data`. The memory may be one that
+/// the host can't read: see `device`.
 class TensorView {
 public:
     TensorView() = default;
 
     /// A dense, row-major tensor. Throws InvalidArgument if the size overflows.
-    TensorView(void* data, DType dtype, const Shape& shape);
+    TensorView(void* data, DType dtype, const Shape& shape, Device device = {});
 
     /// Any layout; `strides_bytes` may be zero or negative. Throws InvalidArgument if the ranks differ.
-    TensorView(void* data, DType dtype, const Shape& shape, const Shape& strides_bytes);
+    TensorView(void* data, DType dtype, const Shape& shape, const Shape& strides_bytes, Device device = {});
 
     void* data() const noexcept { return data_; }
     template <class T>
@@ -72,6 +74,7 @@ public:
         return static_cast<T*>(data_);
     }
     DType dtype() const noexcept { return dtype_; }
+    Device device() const noexcept { return device_; }
     const Shape& shape() const noexcept { return shape_; }
     const Shape& strides_bytes() const noexcept { return strides_bytes_; }
     std::size_t elements() const noexcept { return elements_; }
@@ -79,7 +82,8 @@ public:
     std::size_t size_bytes() const noexcept { return elements_ * size_of(dtype_); }
     bool contiguous() const noexcept { return contiguous_; }
 
-    /// Copies the elements, densely and in row-major order, to `destination`, which has room for `size_bytes()`.
+    /// Copies the elements, densely and in row-major order, to `destination`, which has room for `size_bytes()`. Host
+    /// memory only.
     void copy_to(void* destination) const noexcept;
 
 private:
@@ -87,8 +91,16 @@ private:
     std::size_t elements_ = 0;
     Shape shape_;
     Shape strides_bytes_;
+    Device device_;
     DType dtype_ = DType::float32;
     bool contiguous_ = true;
+};
+
+/// A point in the work of some device after which memory may be read, such as an event in a CUDA stream. Engines of that
+/// device know what is behind it.
+class [[gnu::visibility("default")]] Fence : public RefCounted {
+protected:
+    ~Fence() override;
 };
 
 /// A view and a share in what keeps its memory alive. Cheap to copy; copies see the same memory.
@@ -103,7 +115,8 @@ public:
     /// New, uninitialised memory (empty strings for `bytes`), aligned to `kTensorAlignment`. Throws OutOfMemory.
     static Tensor allocate(DType dtype, const Shape& shape);
 
-    /// A dense copy with memory of its own, payload of byte strings included. Throws OutOfMemory.
+    /// A dense copy with memory of its own, payload of byte strings included. Throws OutOfMemory, and InvalidArgument if the
+    /// host can't read the memory.
     static Tensor copy_of(const TensorView& view);
 
     /// A `bytes` tensor that owns copies of `values`, in row-major order. Throws InvalidArgument if the counts differ.
@@ -111,8 +124,13 @@ public:
 
     const Ref<const RefCounted>& owner() const noexcept { return owner_; }
 
+    /// When the memory may be read; empty: now. What models answer is ready.
+    const Ref<const Fence>& fence() const noexcept { return fence_; }
+    void set_fence(Ref<const Fence> fence) noexcept { fence_ = std::move(fence); }
+
 private:
     Ref<const RefCounted> owner_;
+    Ref<const Fence> fence_;
 };
 
 /// Host memory that grows when it must and is kept otherwise; what recycled outputs are made of.

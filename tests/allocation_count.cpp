@@ -27,7 +27,7 @@ std::size_t our_ranges = 0;
 /// Noted beforehand, because to ask dladdr about each allocation takes far longer than the request.
 int note_code(dl_phdr_info* module, std::size_t, void*) {
     const std::string_view file(module->dlpi_name);
-    for (const std::string_view other : {"libopenvino", "libtbb", "libstdc++"}) {
+    for (const std::string_view other : {"libopenvino", "libtbb", "libfake_", "libstdc++"}) {
         if (file.find(other) != std::string_view::npos) return 0;
     }
     for (int i = 0; i < module->dlpi_phnum && our_ranges < our_code.size(); ++i) {
@@ -91,7 +91,7 @@ void operator delete[](void* block, std::align_val_t) noexcept { std::free(block
 void operator delete(void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
 void operator delete[](void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
 
-namespace trtlab::openvino::test {
+namespace trtlab::test {
 
 AllocationCount::AllocationCount() {
     our_ranges = 0;
@@ -104,4 +104,4 @@ AllocationCount::~AllocationCount() { counting = false; }
 long AllocationCount::ours() const { return ours_count; }
 long AllocationCount::all() const { return all_count; }
 
-}  // namespace trtlab::openvino::test
+}  // namespace trtlab::test

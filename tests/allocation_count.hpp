@@ -1,11 +1,11 @@
 #pragma once
 
-namespace trtlab::openvino::test {
+namespace trtlab::test {
 
 /// Counts calls of operator new, in all threads, while it exists.
 ///
-/// OpenVINO allocates for each request; what is asked is whether trtlab does. The caller's address tells: what comes
-/// from OpenVINO, its libraries or the C++ library (of which both make use) is not `ours`.
+/// Engines allocate for each request; what is asked is whether trtlab does. The caller's address tells: what comes from an
+/// engine, its libraries, a fake or the C++ library (of which all make use) is not `ours`.
 class AllocationCount {
 public:
     AllocationCount();
@@ -17,4 +17,4 @@ public:
     long all() const;
 };
 
-}  // namespace trtlab::openvino::test
+}  // namespace trtlab::test

@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "trtlab/core/device.hpp"
+
+namespace trtlab::core {
+
+/// Where blocks of memory come from: the host, a GPU, or a suballocator on top of another resource.
+///
+/// The shape is std::pmr::memory_resource's, with the device added, and with an alignment that is honoured or refused,
+/// never dropped. The content of the memory is never touched, so that a resource can be of memory that the CPU can't read.
+/// Threads: all members may be called from any thread, unless a derived class says otherwise.
+class [[gnu::visibility("default")]] MemoryResource {
+public:
+    /// A GPU's texture alignment, and more than any CPU's vector needs.
+    static constexpr std::size_t kAlignment = 256;
+
+    MemoryResource() = default;
+    MemoryResource(const MemoryResource&) = delete;
+    MemoryResource& operator=(const MemoryResource&) = delete;
+    virtual ~MemoryResource();
+
+    /// At least `size_bytes` bytes at a multiple of `alignment`. Zero bytes are a block of their own, too: each call
+    /// gives an address that no other live block has. Throws OutOfMemory (who asked for how much, and where),
+    /// InvalidArgument (an alignment that is no power of two, or more than the resource can give).
+    void* allocate(std::size_t size_bytes, std::size_t alignment = kAlignment);
+
+    /// Gives back what `allocate` gave for the same size and alignment. Null is ignored. Never throws: what goes wrong is
+    /// logged.
+    void deallocate(void* block, std::size_t size_bytes, std::size_t alignment = kAlignment) noexcept;
+
+    /// Where the blocks are.
+    virtual Device device() const noexcept = 0;
+    /// For messages and reports: "device memory of cuda:0".
+    virtual std::string name() const = 0;
+
+protected:
+    /// `size_bytes` is at least 1, and `alignment` a power of two.
+    virtual void* do_allocate(std::size_t size_bytes, std::size_t alignment) = 0;
+    virtual void do_deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept = 0;
+};
+
+/// Memory of the host, from the C++ runtime.
+class [[gnu::visibility("default")]] HostMemory final : public MemoryResource {
+public:
+    ~HostMemory() override;
+    Device device() const noexcept override { return {}; }
+    std::string name() const override { return "host memory"; }
+
+protected:
+    void* do_allocate(std::size_t size_bytes, std::size_t alignment) override;
+    void do_deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept override;
+};
+
+/// A range of memory of some device. Owns nothing.
+struct BufferView {
+    void* data = nullptr;
+    std::size_t size_bytes = 0;
+    Device device = {};
+
+    /// Part of the range. Throws InvalidArgument if it reaches over the end.
+    BufferView slice(std::size_t offset_bytes, std::size_t size_bytes_) const;
+};
+
+/// One block of a `MemoryResource`, given back when the buffer goes.
+/// Owns: the block, and a share in the resource.
+/// Threads: as `std::unique_ptr`.
+class Buffer {
+public:
+    Buffer() = default;
+    /// Throws as `MemoryResource::allocate`.
+    Buffer(std::shared_ptr<MemoryResource> resource, std::size_t size_bytes,
+           std::size_t alignment = MemoryResource::kAlignment)
+        : resource_(std::move(resource)), alignment_(alignment) {
+        data_ = resource_->allocate(size_bytes, alignment);
+        size_bytes_ = size_bytes;
+    }
+    Buffer(Buffer&& other) noexcept
+        : resource_(std::move(other.resource_)),
+          data_(std::exchange(other.data_, nullptr)),
+          size_bytes_(std::exchange(other.size_bytes_, 0)),
+          alignment_(other.alignment_) {}
+    Buffer& operator=(Buffer&& other) noexcept {
+        if (this != &other) {
+            reset();
+            resource_ = std::move(other.resource_);
+            data_ = std::exchange(other.data_, nullptr);
+            size_bytes_ = std::exchange(other.size_bytes_, 0);
+            alignment_ = other.alignment_;
+        }
+        return *this;
+    }
+    ~Buffer() { reset(); }
+
+    void* data() const noexcept { return data_; }
+    std::size_t size_bytes() const noexcept { return size_bytes_; }
+    Device device() const noexcept { return resource_ ? resource_->device() : Device{}; }
+    BufferView view() const noexcept { return {data_, size_bytes_, device()}; }
+    explicit operator bool() const noexcept { return data_ != nullptr; }
+
+    /// Gives the block back now. Idempotent.
+    void reset() noexcept {
+        if (data_ != nullptr)
+            resource_->deallocate(std::exchange(data_, nullptr), std::exchange(size_bytes_, 0), alignment_);
+        resource_.reset();
+    }
+
+private:
+    std::shared_ptr<MemoryResource> resource_;
+    void* data_ = nullptr;
+    std::size_t size_bytes_ = 0;
+    std::size_t alignment_ = MemoryResource::kAlignment;
+};
+
+/// One line of a memory report: who holds how much of what.
+struct MemoryUse {
+    std::string owner;  ///< a model's name, or the budget that several share: "execution tokens of cuda:0"
+    std::string what;   ///< "weights", "activations", "inputs and outputs", "outputs kept for reuse", ...
+    Device device = {};
+    std::size_t size_bytes = 0;
+    friend bool operator==(const MemoryUse&, const MemoryUse&) = default;
+};
+
+}  // namespace trtlab::core
