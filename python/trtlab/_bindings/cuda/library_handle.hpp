@@ -1,0 +1,15 @@
+#pragma once
+
+#include <memory>
+
+#include "trtlab/cuda/library.hpp"
+
+namespace trtlab::cuda {
+
+/// Python's Library. C++ gets the pointer inside: one that nanobind made would ask for the GIL on whichever thread drops
+/// it, and the last to drop it may be a thread that waits for the GPU. In a namespace, since modules know each other's types.
+struct LibraryHandle {
+    std::shared_ptr<const Library> library;
+};
+
+}  // namespace trtlab::cuda
