@@ -1,4 +1,4 @@
-"""The command ``trtlab``: doctor, inspect, infer, bench.
+"""The command ``trtlab``: doctor, build, inspect, infer, bench, tune.
 
 click and rich are imported by ``main``, so that nobody else pays for them.
 """

@@ -8,9 +8,11 @@ import click
 
 import trtlab
 from trtlab.cli.bench import bench
+from trtlab.cli.build import build
 from trtlab.cli.doctor import doctor
 from trtlab.cli.infer import infer
 from trtlab.cli.inspect import inspect
+from trtlab.cli.tune import tune
 
 
 def _print_cmake_dir(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -32,9 +34,9 @@ def _print_cmake_dir(context: click.Context, _: click.Parameter, value: bool) ->
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
 @click.pass_obj
 def application(options: dict[str, bool], debug: bool) -> None:
-    """Run deep-learning models: see what is installed, look at a model, ask it, put it under load."""
+    """Run deep-learning models: see what is installed, build, look at a model, ask it, put it under load, tune it."""
     options["debug"] = debug
 
 
-for _command in (doctor, inspect, infer, bench):
+for _command in (doctor, build, inspect, infer, bench, tune):
     application.add_command(_command)

@@ -5,16 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import trtlab
-from trtlab.bench import BenchReport, InferBench, Progress
+from trtlab.bench import InferBench, Progress
 from trtlab.cli import terminal
+from trtlab.cli.bench_report import GRAPH_COUNTERS, Run, Subject, label, print_report, remark, report_json, shape_of
 from trtlab.cli.images import ImageOptions
-from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, numbers, shape_text, size_option
+from trtlab.cli.loading import (
+    GPU,
+    EngineCommand,
+    GroupedOption,
+    engine_options,
+    json_option,
+    loaded,
+    model_argument,
+    numbers,
+    on_gpu,
+    outputs_option,
+    size_option,
+)
+from trtlab.cli.placing import inputs_option, placed
 from trtlab.cli.tensors import blaming, parse_shapes, random_inputs, read_inputs
 
 if TYPE_CHECKING:
@@ -22,8 +37,11 @@ if TYPE_CHECKING:
 
     Tell = Callable[[Progress], None]
 
+# What a run with the GPU's times takes at the most: means settle soon.
+TIMED_S = 1.0
 
-@click.command()
+
+@click.command(cls=EngineCommand)
 @model_argument
 @click.option(
     "--concurrency",
@@ -73,7 +91,28 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the random inputs and arrivals."
 )
 @click.option("--executions", type=click.IntRange(min=1), help="Requests that execute at the same time.")
+@click.option(
+    "--buffers", type=click.IntRange(min=1), help="Requests staged or executing.  [default: twice the executions]"
+)
 @engine_options
+@inputs_option
+@outputs_option
+@click.option("--no-graphs", cls=GroupedOption, group=GPU, is_flag=True, help="Launch without CUDA graphs.")
+@click.option(
+    "--max-graphs",
+    cls=GroupedOption,
+    group=GPU,
+    type=click.IntRange(min=1),
+    help="CUDA graphs that are kept.  [default: 128]",
+)
+@click.option(
+    "--timing/--no-timing",
+    cls=GroupedOption,
+    group=GPU,
+    default=True,
+    show_default=True,
+    help="Repeat each run for up to a second with the GPU's own times, which cost some microseconds a request.",
+)
 @json_option
 def bench(
     model: Path,
@@ -89,6 +128,10 @@ def bench(
     size: tuple[int, int] | None,
     seed: int,
     executions: int | None,
+    buffers: int | None,
+    place: str,
+    no_graphs: bool,
+    timing: bool,
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -104,25 +147,20 @@ def bench(
         raise click.UsageError("--concurrency takes one number if --rate is given")
     if inputs and (shapes or batch is not None):
         raise click.UsageError("--shape and --batch are of random inputs; --input takes them from the files")
-    with loaded(model, **engine, executions=executions) as (manager, found):
+    engine["graphs"] = not no_graphs
+    common: dict[str, Any] = {"warm_up_s": warmup, "drain_timeout_s": drain, "seed": seed}
+    with loaded(model, **engine, executions=executions, buffers=buffers) as (manager, found):
         limits = manager.stats()
         if inputs:
             arrays, guessed = read_inputs(inputs, found, ImageOptions(size=size))
         else:
             arrays, guessed = random_inputs(found, parse_shapes(shapes, found), batch, seed)
+        common["batch"] = _batch_of(found, arrays)
+        arrays = placed(found, arrays, place, engine["device"])
         with blaming(guessed):
             found.infer(arrays).result()
         for guess in guessed:
             terminal.note(guess)
-        batch_size = _batch_of(found, arrays)
-        load = InferBench(found, arrays)
-        common: dict[str, Any] = {
-            "duration_s": duration,
-            "warm_up_s": warmup,
-            "drain_timeout_s": drain,
-            "batch": batch_size,
-            "seed": seed,
-        }
         plans: list[dict[str, Any]]
         if rates is not None:
             most = concurrency[0] if concurrency else None
@@ -130,18 +168,45 @@ def bench(
         else:
             tokens = limits["max_executions"]
             plans = [{"concurrency": count} for count in concurrency or sorted({1, tokens, 2 * tokens})]
-        reports = []
-        for plan in plans:
-            with _progress(_label(plan)) as tell:
-                reports.append(load.run(**plan, **common, on_progress=tell))
+        runs = _run_all(found, arrays, plans, {**common, "duration_s": duration}, limits["max_buffers"])
+        subject = Subject(
+            model, found, {name: shape_of(array) for name, array in arrays.items()}, limits, place, engine["outputs"]
+        )
+    if subject.on_gpu and timing:
+        with loaded(model, **engine, executions=executions, buffers=buffers, timing=True) as (_, found):
+            short = {**common, "duration_s": min(duration, TIMED_S)}
+            timed = _run_all(found, arrays, plans, short, limits["max_buffers"])
+        runs = [
+            Run(replace(run.report, device_us=its.report.device_us), run.graphs)
+            for run, its in zip(runs, timed, strict=True)
+        ]
     if as_json:
-        terminal.print_json(_json(model, found, arrays, limits, warmup, reports))
+        terminal.print_json(report_json(subject, warmup, runs))
     else:
-        _print(model, found, arrays, limits, reports)
-    for report in reports:
-        _remark(report)
-    if any(report.failures > report.overloaded or report.requests == 0 for report in reports):
+        print_report(subject, runs)
+    for run in runs:
+        remark(run.report)
+    if any(run.report.failures > run.report.overloaded or run.report.requests == 0 for run in runs):
         raise click.exceptions.Exit(1)
+
+
+def _run_all(
+    model: trtlab.Model, arrays: dict[str, Any], plans: list[dict[str, Any]], common: dict[str, Any], buffers: int
+) -> list[Run]:
+    load = InferBench(model, arrays)
+    if on_gpu(model):
+        # Each pair of execution and buffer compiles and captures for a shape that it has not seen.
+        for future in [model.infer(arrays) for _ in range(3 * buffers)]:
+            future.result()
+    runs = []
+    for plan in plans:
+        before = model.counters()
+        with _progress(label(plan)) as tell:
+            report = load.run(**plan, **common, on_progress=tell)
+        after = model.counters()
+        graphs = {name: after[name] - before[name] for name in GRAPH_COUNTERS if name in after}
+        runs.append(Run(report, graphs))
+    return runs
 
 
 def _batch_of(model: trtlab.Model, arrays: dict[str, Any]) -> int:
@@ -151,14 +216,8 @@ def _batch_of(model: trtlab.Model, arrays: dict[str, Any]) -> int:
     return max(1, len(arrays[model.inputs[0].name]))
 
 
-def _label(plan: dict[str, Any]) -> str:
-    if plan.get("rate") is not None:
-        return f"{terminal.number(plan['rate'])}/s {plan['load']}"
-    return f"{plan['concurrency']} outstanding"
-
-
 @contextmanager
-def _progress(label: str) -> Iterator[Tell | None]:
+def _progress(text: str) -> Iterator[Tell | None]:
     """Show a bar on stderr, if that is a terminal, for as long as the block takes."""
     if not sys.stderr.isatty():
         yield None
@@ -168,97 +227,15 @@ def _progress(label: str) -> Iterator[Tell | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[answered]} answered"))
     with Bars(*columns, console=terminal.console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, answered=0)
+        task = bars.add_task(text, answered=0)
 
         def tell(progress: Progress) -> None:
             bars.update(
                 task,
-                description=f"{label}, {progress.phase}",
+                description=f"{text}, {progress.phase}",
                 total=progress.planned_s or None,
                 completed=min(progress.elapsed_s, progress.planned_s),
                 answered=progress.answered,
             )
 
         yield tell
-
-
-def _print(
-    file: Path, model: trtlab.Model, arrays: dict[str, Any], limits: dict[str, int], reports: list[BenchReport]
-) -> None:
-    shapes = ", ".join(f"{name} {shape_text(_shape(array))}" for name, array in arrays.items())
-    print(f"{file} on {model.platform}: {shapes}; {limits['max_executions']} executions, {trtlab.usable_cpus()} CPUs")
-    rows = [
-        (
-            _label({"rate": report.rate, "load": report.load, "concurrency": report.concurrency}),
-            terminal.number(report.requests_per_second),
-            terminal.number(report.inferences_per_second),
-            *(
-                terminal.time(getattr(report.latency, f"{figure}_us"))
-                for figure in ("mean", "p50", "p90", "p99", "p99_9", "max")
-            ),
-        )
-        for report in reports
-    ]
-    terminal.print_table(
-        ("load", "requests/s", "inferences/s", "mean", "p50", "p90", "p99", "p99.9", "max"),
-        rows,
-        "Throughput and latency",
-    )
-    stages = list(reports[0].breakdown_us)
-    rows = []
-    for report in reports:
-        label = _label({"rate": report.rate, "load": report.load, "concurrency": report.concurrency})
-        total = sum(report.breakdown_us.values()) or 1.0
-        parts = [
-            f"{terminal.time(report.breakdown_us[stage])} {report.breakdown_us[stage] / total:4.0%}" for stage in stages
-        ]
-        rows.append((label, *parts, f"{report.cpu_s / report.elapsed_s:.2f}" if report.elapsed_s else ""))
-    terminal.print_table(("load", *stages, "CPUs busy"), rows, "Where a request's time went, on average")
-
-
-def _remark(report: BenchReport) -> None:
-    """Say on stderr what makes the figures mean less than they seem to."""
-    label = _label({"rate": report.rate, "load": report.load, "concurrency": report.concurrency})
-    if report.failures:
-        full = f" ({report.overloaded} because the queue was full)" if report.overloaded else ""
-        terminal.note(f"{label}: {report.failures} requests failed{full}; the first: {report.first_error}")
-    if report.unfinished:
-        terminal.note(
-            f"{label}: {report.unfinished} requests were not answered in time; their latencies are lower bounds. "
-            "The load is more than the model sustains, or --drain is too short"
-        )
-    if report.issue_delay is not None and report.issue_delay.p50_us > 0.1 * report.latency.p50_us > 0:
-        terminal.note(
-            f"{label}: requests went out {terminal.time(report.issue_delay.p50_us)} late in the median: "
-            "too few CPUs for the load generator beside the model, or --concurrency is too low"
-        )
-
-
-def _shape(array: Any) -> tuple[int, ...]:
-    """Shape of an array, or of nested lists (what bfloat16 is given as)."""
-    if isinstance(array, list):
-        return (len(array), *(_shape(array[0]) if array else ()))
-    return tuple(getattr(array, "shape", ()))
-
-
-def _json(
-    file: Path,
-    model: trtlab.Model,
-    arrays: dict[str, Any],
-    limits: dict[str, int],
-    warmup: float,
-    reports: list[BenchReport],
-) -> dict[str, Any]:
-    from trtlab.cli.doctor import environment
-
-    return {
-        "model": {
-            "file": str(file),
-            "platform": model.platform,
-            "inputs": {k: list(_shape(v)) for k, v in arrays.items()},
-        },
-        "limits": {key: limits[key] for key in ("max_executions", "max_buffers", "max_queue")},
-        "warm_up_s": warmup,
-        "environment": environment(),
-        "runs": [report.as_dict() for report in reports],
-    }

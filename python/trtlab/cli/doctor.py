@@ -14,11 +14,12 @@ from typing import Any
 import click
 
 import trtlab
-from trtlab.cli import terminal
+from trtlab.cli import doctor_gpu, terminal
 from trtlab.cli.loading import json_option
 from trtlab.errors import Error
 
 LIBRARY_VARIABLE = "TRTLAB_OPENVINO_LIBRARY"
+PACKAGES = ("numpy", "openvino", "onnx", "pillow", "nvidia-cuda-runtime")
 
 
 @click.command(short_help="Say what is installed, what is missing, and what fixes it.")
@@ -29,7 +30,9 @@ def doctor(as_json: bool) -> None:
     Exits with 0 if a model can be run, else with 1.
     """
     found = environment()
-    found["problems"] = problems = _problems(found)
+    found["libraries"] = doctor_gpu.libraries()
+    found["builders"] = doctor_gpu.builders()
+    found["problems"] = problems = _problems(found) + doctor_gpu.problems(found, _pip())
     found["ok"] = any(engine["usable"] for engine in found["engines"].values())
     if as_json:
         terminal.print_json(found)
@@ -37,23 +40,27 @@ def doctor(as_json: bool) -> None:
         terminal.print_table(("", ""), _rows(found), left=2)
         for problem in problems:
             print(f"missing: {problem['what']}\n    {problem['fix']}")
-        print("ok: models can be run" if found["ok"] else "not ok: no engine, so no model can be run")
+        print(
+            f"ok: models can be run on {_places(found)}" if found["ok"] else "not ok: no engine, so no model can be run"
+        )
     if not found["ok"]:
         raise click.exceptions.Exit(1)
 
 
 def environment() -> dict[str, Any]:
     """Return versions, machine, devices and engines, as JSON has them."""
+    cuda = doctor_gpu.cuda()
     return {
         "trtlab": {"version": trtlab.__version__, "folder": str(Path(trtlab.__file__).parent)},
         "python": {"version": platform.python_version(), "executable": sys.executable},
-        "packages": {name: _version(name) for name in ("numpy", "openvino", "pillow")},
+        "packages": {name: _version(name) for name in PACKAGES},
         "system": {"name": _system_name(), "kernel": platform.release(), "machine": platform.machine()},
         "cpu": {"model": cpu_model(), "usable": trtlab.usable_cpus(), "machine": os.cpu_count()},
         "memory": memory(),
         "numa": numa_nodes(),
         "gpu": {"devices": gpu_devices(), "driver": _driver()},
-        "engines": {"openvino": _openvino()},
+        "cuda": cuda,
+        "engines": {"openvino": _openvino(), "tensorrt": doctor_gpu.tensorrt(bool(cuda["devices"]))},
     }
 
 
@@ -116,8 +123,19 @@ def _openvino() -> dict[str, Any]:
         return {"usable": False, "version": None, "path": None, "devices": [], "error": str(error)}
 
 
+def _pip() -> str:
+    return f"{shlex.quote(sys.executable)} -m pip install"
+
+
+def _places(found: dict[str, Any]) -> str:
+    """Say where: "the CPU and cuda:0"."""
+    engines = found["engines"]
+    gpus = [device["name"] for device in found["cuda"]["devices"]] if engines["tensorrt"]["usable"] else []
+    return " and ".join([*(["the CPU"] if engines["openvino"]["usable"] else []), *([", ".join(gpus)] if gpus else [])])
+
+
 def _problems(found: dict[str, Any]) -> list[dict[str, str]]:
-    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    pip = _pip()
     problems = []
     engine = found["engines"]["openvino"]
     if not engine["usable"]:
@@ -134,7 +152,7 @@ def _problems(found: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    cpu, memory_, engine, gpu = found["cpu"], found["memory"], found["engines"]["openvino"], found["gpu"]
+    cpu, memory_, engine = found["cpu"], found["memory"], found["engines"]["openvino"]
     rows = [
         ("trtlab", f"{found['trtlab']['version']} in {found['trtlab']['folder']}"),
         ("Python", f"{found['python']['version']}, {found['python']['executable']}"),
@@ -145,12 +163,11 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for node in found["numa"]:
         rows.append((f"NUMA node {node['node']}", f"CPUs {node['cpus'] or 'none'}, {_size(node['memory_bytes'])}"))
-    driver = "libcuda.so.1 is there" if gpu["driver"]["usable"] else f"no driver ({gpu['driver']['error']})"
-    rows.append(("GPUs", f"{', '.join(gpu['devices']) or 'none'}; {driver}"))
     if engine["usable"]:
         rows.append(("OpenVINO", f"{engine['version']} for {', '.join(engine['devices'])}: {engine['path']}"))
     else:
         rows.append(("OpenVINO", "unusable, see below"))
+    rows += doctor_gpu.rows(found)
     return rows
 
 

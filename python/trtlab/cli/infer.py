@@ -15,13 +15,22 @@ import numpy as np
 
 from trtlab.cli import terminal
 from trtlab.cli.images import ImageOptions
-from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, numbers, shape_text, size_option
+from trtlab.cli.loading import (
+    EngineCommand,
+    engine_options,
+    json_option,
+    loaded,
+    model_argument,
+    numbers,
+    shape_text,
+    size_option,
+)
 from trtlab.cli.tensors import Array, blaming, read_inputs
 
 MAX_ROWS = 16
 
 
-@click.command()
+@click.command(cls=EngineCommand)
 @model_argument
 @click.option(
     "--input",

@@ -8,15 +8,46 @@ from typing import Any
 import click
 
 from trtlab.cli import terminal
-from trtlab.cli.loading import engine_options, json_option, loaded, model_argument, shape_text, spec_json
+from trtlab.cli.inspect_plan import inspect_plan
+from trtlab.cli.loading import (
+    GPU,
+    EngineCommand,
+    GroupedOption,
+    engine_options,
+    json_option,
+    loaded,
+    model_argument,
+    shape_text,
+    spec_json,
+)
+from trtlab.loading import PLAN_SUFFIXES
 
 
-@click.command(short_help="Show the inputs and outputs of MODEL.")
+@click.command(cls=EngineCommand, short_help="Show the inputs and outputs of MODEL.")
 @model_argument
 @engine_options
+@click.option(
+    "--layers", cls=GroupedOption, group=GPU, is_flag=True, help="A plan: its layers, as TensorRT tells them."
+)
+@click.option(
+    "--layer-times",
+    cls=GroupedOption,
+    group=GPU,
+    is_flag=True,
+    help="A plan: run it, and say how long each layer took.",
+)
 @json_option
-def inspect(model: Path, as_json: bool, **engine: Any) -> None:
-    """Show the inputs and outputs of MODEL, an ONNX file or an OpenVINO IR (.xml)."""
+def inspect(model: Path, layers: bool, layer_times: bool, as_json: bool, **engine: Any) -> None:
+    """Show the inputs and outputs of MODEL: an ONNX file, an OpenVINO IR (.xml), or a TensorRT plan.
+
+    Of a plan also profiles, formats, memory and what it was built with; without a GPU what its manifest says.
+    """
+    device = engine["device"]
+    if model.suffix.lower() in PLAN_SUFFIXES and isinstance(device, str) and device != "cpu":
+        inspect_plan(model, device, layers=layers, layer_times=layer_times, as_json=as_json)
+        return
+    if layers or layer_times:
+        raise click.UsageError("--layers and --layer-times are of a plan on one GPU: trtlab build makes one")
     with loaded(model, **engine, executions=1) as (_, found):
         size_bytes = model.stat().st_size
         weights = model.with_suffix(".bin")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,17 +22,45 @@ def model_argument(command: Command) -> Command:
     return click.argument("model", type=click.Path(path_type=Path))(command)
 
 
+class EngineCommand(click.Command):
+    """A command whose help has what is of one kind of engine under a heading of its own."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of no group first."""
+        groups: dict[str, list[tuple[str, str]]] = {"Options": [], **{name: [] for name in GROUPS}}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                groups[getattr(parameter, "group", "Options")].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+CPU, GPU = "On the CPU", "On a GPU"
+GROUPS = (CPU, GPU)
+
+
+class GroupedOption(click.Option):
+    """An option of one kind of engine."""
+
+    def __init__(self, *arguments: Any, group: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.group = group
+
+
 def engine_options(command: Command) -> Command:
-    """--device, --streams, --threads, --precision."""
+    """--device and what goes with it: what every command that loads a model takes."""
     options = (
-        click.option("--device", default="auto", show_default=True, help="cpu, or auto for the best there is."),
         click.option(
-            "--streams",
-            type=click.IntRange(min=1),
-            help="Requests computed side by side.  [default: as many as execute]",
-        ),
-        click.option(
-            "--threads", type=click.IntRange(min=1), help="Of all streams together.  [default: the usable CPUs]"
+            "--device",
+            callback=_devices,
+            metavar="DEVICE[,...]",
+            default="auto",
+            show_default=True,
+            help="cpu, cuda, cuda:1, cuda:GPU-<uuid>, several GPUs with commas between them, or auto: a plan goes to "
+            "the first GPU, ONNX too if there are a GPU and a builder.",
         ),
         click.option(
             "--precision",
@@ -41,10 +69,66 @@ def engine_options(command: Command) -> Command:
             show_default=True,
             help="What float32 is computed in.",
         ),
+        click.option(
+            "--streams",
+            cls=GroupedOption,
+            group=CPU,
+            type=click.IntRange(min=1),
+            help="Requests computed side by side.  [default: as many as execute]",
+        ),
+        threads_option,
+        *GPU_OPTIONS,
     )
+    return _with(command, options)
+
+
+threads_option = click.option(
+    "--threads",
+    cls=GroupedOption,
+    group=CPU,
+    type=click.IntRange(min=1),
+    help="Of all streams together.  [default: the usable CPUs]",
+)
+
+GPU_OPTIONS = (
+    click.option(
+        "--profile",
+        "profiles",
+        cls=GroupedOption,
+        group=GPU,
+        multiple=True,
+        metavar="NAME=MIN:OPT:MAX[,...]",
+        help="ONNX: the shapes to build for, as of trtlab build.",
+    ),
+    click.option(
+        "--weights",
+        cls=GroupedOption,
+        group=GPU,
+        type=click.Choice(["device", "managed"]),
+        help="Where weights lie: in the GPU's memory, or in memory that moves between GPU and host.  [default: device]",
+    ),
+)
+
+outputs_option = click.option(
+    "--outputs",
+    cls=GroupedOption,
+    group=GPU,
+    type=click.Choice(["host", "device"]),
+    default="host",
+    show_default=True,
+    help="Where answers lie.",
+)
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _devices(context: click.Context, parameter: click.Parameter, text: str) -> str | list[str]:
+    names = text.split(",")
+    return names if len(names) > 1 else text
 
 
 def json_option(command: Command) -> Command:
@@ -101,25 +185,29 @@ def numbers(
 
 @contextmanager
 def loaded(
-    file: Path,
-    *,
-    device: str,
-    streams: int | None,
-    threads: int | None,
-    precision: str,
-    executions: int | None = None,
+    file: Path, *, executions: int | None = None, buffers: int | None = None, **engine: Any
 ) -> Iterator[tuple[InferenceManager, Model]]:
     """Load the file into a manager of its own; what still runs when the block is left by an exception is cancelled."""
-    manager = InferenceManager(max_executions=executions)
+    manager = InferenceManager(max_executions=executions, max_buffers=buffers)
     try:
-        yield (
-            manager,
-            manager.load(file.stem, file, device=device, streams=streams, threads=threads, precision=precision),
-        )
+        yield manager, manager.load(file.stem, file, **load_arguments(engine))
     except BaseException:
         manager.close(cancel_pending=True)
         raise
     manager.close()
+
+
+def load_arguments(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as ``InferenceManager.load`` has them; what was not given is left out."""
+    given = {name: value for name, value in engine.items() if value is not None and value != ()}
+    if "profiles" in given:
+        given["profiles"] = list(given["profiles"])
+    return given
+
+
+def on_gpu(model: Model) -> bool:
+    """Whether a GPU computes it."""
+    return model.platform.startswith("tensorrt")
 
 
 def shape_text(shape: Shape | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +109,57 @@ def picture(tmp_path: Path) -> Path:
     pixels = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 8
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     return tmp_path / "picture.png"
+
+
+# y = 2 x, float32, one to eight rows of four in two profiles: a plan of the fake TensorRT.
+TWICE = """trtlab fake plan 1
+name twice
+layer double
+layer cast
+input x float32 -1x4
+output y float32 -1x4 = double x
+profile x 1x4 2x4 4x4
+profile x 3x4 6x4 8x4
+weights 1024
+weights 512
+activation 64
+aux_streams 1
+end
+"""
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Path:
+    file = tmp_path / "twice.plan"
+    file.write_text(TWICE)
+    return file
+
+
+@pytest.fixture
+def gpu_environment(fakes: Path) -> dict[str, str]:
+    """Return an environment with the fake CUDA runtime and the fake TensorRT."""
+    cudart = str(fakes / "libfake_cudart.so")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("TRTLAB_", "FAKE_", "CUDA_"))},
+        "TRTLAB_CUDART_LIBRARY": cudart,
+        "TRTLAB_TENSORRT_LIBRARY": str(fakes / "fake" / "nvinfer" / "libfake_nvinfer.so"),
+        "FAKE_NVINFER_CUDART": cudart,
+    }
+
+
+@pytest.fixture
+def on_gpu(command: Callable[..., list[str]], gpu_environment: dict[str, str]) -> Callable[..., Said]:
+    """Run trtlab as a program of its own, on the fake GPU; keywords are environment variables."""
+
+    def call(*arguments: object, **environment: str) -> Said:
+        done = subprocess.run(
+            command(*arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**gpu_environment, **environment},
+            timeout=100,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return call

@@ -36,7 +36,7 @@ def test_cmake_dir_is_where_the_package_file_is(run: Trtlab) -> None:
     assert (Path(said.out.strip()) / "trtlabConfig.cmake").is_file()
 
 
-@pytest.mark.parametrize("name", ["doctor", "inspect", "infer", "bench"])
+@pytest.mark.parametrize("name", ["doctor", "inspect", "infer", "bench", "build", "tune"])
 def test_every_command_has_help(run: Trtlab, name: str) -> None:
     assert name in run("--help").out
     assert f"trtlab {name}" in run(name, "--help").out
@@ -46,7 +46,7 @@ def test_in_80_columns_no_summary_is_cut(run: Trtlab, monkeypatch: pytest.Monkey
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("--help").out.splitlines()
     summaries = lines[lines.index("Commands:") + 1 :]
-    assert [line.split()[0] for line in summaries] == ["bench", "doctor", "infer", "inspect"]
+    assert [line.split()[0] for line in summaries] == ["bench", "build", "doctor", "infer", "inspect", "tune"]
     assert [line for line in summaries if not line.endswith(".") or line.endswith("...")] == []
 
 
