@@ -71,11 +71,11 @@ def contexts_of_nvidia(models: Models, names: list[str], executions: int) -> dic
     }
 
 
-def contexts_of_ours(models: Models, names: list[str], executions: int) -> dict[str, Any]:
+def contexts_of_ours(models: Models, names: list[str], executions: int, graphs: bool) -> dict[str, Any]:
     """Load the same plans into a manager, and run each on every execution at its largest batch."""
     before = used_bytes()
     with trtlab.InferenceManager(max_executions=executions) as manager:
-        loaded = [manager.load(name, models.plan(name), device="cuda:0") for name in names]
+        loaded = [manager.load(name, models.plan(name), device="cuda:0", graphs=graphs) for name in names]
         rng = np.random.default_rng()
         largest = rng.standard_normal((8, 3, 112, 112), dtype=np.float32).astype(np.float16)
         for _ in range(3):
@@ -150,7 +150,8 @@ def apart(arguments: argparse.Namespace, *what: str) -> dict[str, Any]:
 def show_contexts(arguments: argparse.Namespace, executions: int) -> None:
     """Print one comparison."""
     static = apart(arguments, "static", str(executions))
-    shared = apart(arguments, "shared", str(executions))
+    shared = apart(arguments, "shared", str(executions), "graphs")
+    plain = apart(arguments, "shared", str(executions), "none")
     scratch = static["largest_scratch_bytes"]
     limit = shared["weights_bytes"] + executions * scratch
     print(
@@ -159,6 +160,7 @@ def show_contexts(arguments: argparse.Namespace, executions: int) -> None:
         f"   (engines alone {static['weights_bytes'] / MIB:.1f}; answers off by {static['off_by']:.1e})\n"
         f"  trtlab, {shared['contexts']} contexts          {shared['all_bytes'] / MIB:10.1f}"
         f"   (its own report {shared['reported_bytes'] / MIB:.1f}; answers off by {shared['off_by']:.1e})\n"
+        f"  the same without graphs         {plain['all_bytes'] / MIB:10.1f}\n"
         f"  weights {shared['weights_bytes'] / MIB:.1f}, largest scratch {scratch / MIB:.1f};"
         f" weights + {executions} x scratch = {limit / MIB:.1f},"
         f" weights + 2 x scratch = {(shared['weights_bytes'] + 2 * scratch) / MIB:.1f}\n"
@@ -203,7 +205,7 @@ def main() -> int:
         names = models.set_of("wide")
         parts = {
             "static": lambda: contexts_of_nvidia(models, names, int(rest[0])),
-            "shared": lambda: contexts_of_ours(models, names, int(rest[0])),
+            "shared": lambda: contexts_of_ours(models, names, int(rest[0]), rest[1] == "graphs"),
             "weights": lambda: weights(models, "resnet50_b1", int(rest[1]), rest[0]),
         }
         print(json.dumps(parts[what]()), flush=True)

@@ -171,7 +171,8 @@ public:
         }
         launch(lane, slot, settings);
         for (std::size_t i = inputs.size(); i < slot.device.size(); ++i) {
-            outputs.emplace_back(slot.device[i].size_bytes());
+            // Its shape's bytes: TensorRT asks for room beyond them.
+            outputs.emplace_back(lane.context->shape(i).elements() * core::size_of(engine_->tensors()[i].dtype));
             copy(lane.stream, outputs.back().data(), slot.device[i].data(), outputs.back().size());
         }
         lane.stream.synchronize();

@@ -44,7 +44,7 @@ Tensor place(const cuda::Device& device, std::shared_ptr<core::MemoryResource> m
     auto block = core::make_ref<Block>(std::move(memory), values.size() * sizeof(T) + offset_bytes + 1);
     auto* const data = static_cast<std::byte*>(block->buffer.data()) + offset_bytes;
     if (where.host_accessible()) {
-        std::memcpy(data, values.data(), values.size() * sizeof(T));
+        if (!values.empty()) std::memcpy(data, values.data(), values.size() * sizeof(T));
     } else {
         const cuda::Stream stream(device);
         stream.copy_unchecked(data, values.data(), values.size() * sizeof(T));
@@ -57,7 +57,7 @@ Tensor place(const cuda::Device& device, std::shared_ptr<core::MemoryResource> m
 template <class T>
 Tensor tensor(DType dtype, const Shape& shape, const std::vector<T>& values) {
     Tensor made = Tensor::allocate(dtype, shape);
-    std::memcpy(made.data(), values.data(), values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(made.data(), values.data(), values.size() * sizeof(T));
     return made;
 }
 inline Tensor floats(const Shape& shape, const std::vector<float>& values) {

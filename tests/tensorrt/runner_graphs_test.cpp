@@ -157,27 +157,29 @@ TEST_P(RunnerGraphs, OfNoneKeptAreRefusedWhenTheModelIsLoaded) {
                 AllOf(HasSubstr("'m'"), HasSubstr("max_graphs"), HasSubstr("graphs to false")));
 }
 
-TEST_P(RunnerGraphs, OfInputsOnTheDeviceAreMadeForAddressesThatComeAgain) {
-    const auto model = load(kTwice, with_graphs());
-    const Tensor a = on_device({1, 4}, {1, 1, 1, 1}), b = on_device({1, 4}, {3, 3, 3, 3});
-    for (int i = 0; i < 5; ++i) {
-        EXPECT_EQ(values_of(answer(*model, {a})[0]), std::vector<float>(4, 2));
-        EXPECT_EQ(values_of(answer(*model, {b})[0]), std::vector<float>(4, 6));
-    }
-    // Copied when they are new, the second time with a graph; in place when they come again.
-    EXPECT_EQ(counts(*model), (Counts{6, 4, 3, 0, 3}));
-    EXPECT_EQ(counter(*model, "inputs_copied"), 2U);
-    EXPECT_EQ(counter(*model, "inputs_in_place"), 8U);
-}
-
-TEST_P(RunnerGraphs, OfInputsOnTheDeviceAreNotMadeForAddressesThatDoNot) {
+TEST_P(RunnerGraphs, OfInputsOnTheDeviceAreThoseOfTheBufferThatTheyAreCopiedTo) {
     const auto model = load(kTwice, with_graphs());
     std::vector<Tensor> inputs;
     for (int i = 0; i < 20; ++i) inputs.push_back(on_device({1, 4}, std::vector<float>(4, static_cast<float>(i))));
-    for (int i = 0; i < 20; ++i)
-        EXPECT_EQ(values_of(answer(*model, {inputs[static_cast<std::size_t>(i)]})[0]), std::vector<float>(4, 2.0F * i));
-    EXPECT_EQ(counts(*model), (Counts{18, 2, 1, 0, 1})) << "the graph of the IO buffer's addresses";
+    const std::uint64_t before = fake_cuda().copies().device_to_host;
+    for (int i = 0; i < 20; ++i) {
+        const std::vector<float> got = values_of(answer(*model, {inputs[static_cast<std::size_t>(i)]})[0]);
+        EXPECT_EQ(got, std::vector<float>(4, 2.0F * static_cast<float>(i)));
+    }
+    EXPECT_EQ(counts(*model), (Counts{18, 2, 1, 0, 1}));
+    EXPECT_EQ(counter(*model, "inputs_copied"), 20U);
     EXPECT_EQ(counter(*model, "inputs_in_place"), 0U);
+    EXPECT_GE(fake_cuda().copies().device_to_host, before + 20 * 16) << "answers; a graph copies its own";
+}
+
+TEST_P(RunnerGraphs, OfInputsOnTheDeviceReadThemInPlaceWhereThereAreNone) {
+    Runner::Options options = with_graphs();
+    options.graphs = false;
+    const auto model = load(kTwice, options);
+    const std::uint64_t before = fake_cuda().copies().device_to_device;
+    EXPECT_EQ(values_of(answer(*model, {on_device({1, 4}, {1, 1, 1, 1})})[0]), std::vector<float>(4, 2));
+    EXPECT_EQ(counter(*model, "inputs_in_place"), 1U);
+    EXPECT_EQ(fake_cuda().copies().device_to_device, before);
 }
 
 TEST_P(RunnerGraphs, OfModelsThatShareScratchMemoryAreRightWhenItGrows) {

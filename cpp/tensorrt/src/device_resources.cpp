@@ -98,17 +98,19 @@ void DeviceResources::give_back(Token& token) noexcept {
 }
 
 std::vector<core::MemoryUse> DeviceResources::memory() const {
-    std::size_t activations = 0, device_bytes = 0, pinned_bytes = 0, host_bytes = 0;
+    std::size_t activations = 0, device_bytes = 0, pinned_bytes = 0, answer_bytes = 0, host_bytes = 0;
     for (const auto& token : tokens_) activations += token->activation_bytes.load(std::memory_order_relaxed);
     for (const auto& buffer : buffers_) {
         device_bytes += buffer->device_bytes.load(std::memory_order_relaxed);
         pinned_bytes += buffer->pinned_bytes.load(std::memory_order_relaxed);
+        answer_bytes += buffer->answer_bytes.load(std::memory_order_relaxed);
         host_bytes += buffer->host_bytes.load(std::memory_order_relaxed);
     }
     const core::Device host{core::DeviceType::cuda_host, 0};
     return {{"execution tokens of " + device.to_string(), "activations", device.core_device(), activations},
             {"IO buffers of " + device.to_string(), "inputs and outputs", device.core_device(), device_bytes},
             {"IO buffers of " + device.to_string(), "inputs being staged", host, pinned_bytes},
+            {"IO buffers of " + device.to_string(), "outputs being fetched", host, answer_bytes},
             {"IO buffers of " + device.to_string(), "shape tensors", {}, host_bytes}};
 }
 

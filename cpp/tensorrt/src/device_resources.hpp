@@ -48,9 +48,10 @@ struct IoBuffer {
     const cuda::Event computed, done;
     core::Buffer inputs, outputs;  ///< on the device
     core::Buffer pinned;           ///< inputs on their way there
+    core::Buffer answer;           ///< pinned: small outputs on their way to where they stay
     core::Buffer host;             ///< what TensorRT reads and writes on the host: shape tensors
     std::vector<cuda::Event> timing;
-    std::atomic<std::size_t> device_bytes{0}, pinned_bytes{0}, host_bytes{0};  ///< for reports
+    std::atomic<std::size_t> device_bytes{0}, pinned_bytes{0}, answer_bytes{0}, host_bytes{0};  ///< for reports
 };
 
 /// What all models on one GPU share that belong to one budget: a token for each execution, an IO buffer for each request that

@@ -270,11 +270,12 @@ bool ExecutionContext::capturable(const cuda::StreamView& stream) const {
     return state.ask(VExecutionContext::isStreamCapturable, stream.handle());
 }
 
-cuda::Graph ExecutionContext::capture(const cuda::StreamView& stream) {
+cuda::Graph ExecutionContext::capture(const cuda::StreamView& stream, const std::function<void()>& behind) {
     state_->check_inputs();
     stream.begin_capture();
     try {
         enqueue(stream);
+        if (behind) behind();
     } catch (...) {
         stream.abandon_capture();
         throw;

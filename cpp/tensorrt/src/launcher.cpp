@@ -124,22 +124,12 @@ void Launcher::bind(Lane& lane, const Binding& binding, core::BufferView activat
     }
 }
 
-bool Launcher::reads_in_place(const Token& token, const Binding& binding, const cuda::StreamView& stream) {
-    if (!makes_graphs(binding.output_memory)) return true;
-    Lane& lane = this->lane(token.index, binding.plan->profile, stream);
-    if (const GraphCache::Entry* entry = lane.graphs.find(binding.plan, binding.addresses)) {
-        return entry->graph || !entry->refused;
-    }
-    lane.graphs.note(binding.plan, binding.addresses);
-    return false;
-}
-
 void Launcher::launch(const Token& token, const Binding& binding, core::BufferView activations,
                       const cuda::StreamView& stream) {
     Lane& lane = this->lane(token.index, binding.plan->profile, stream);
     GraphCache::Entry* entry = nullptr;
-    if (makes_graphs(binding.output_memory)) {
-        entry = &lane.graphs.find_or_add(binding.plan, binding.addresses);
+    if (makes_graphs() && binding.output_memory.empty()) {
+        entry = &lane.graphs.find(binding.plan, binding.addresses);
         if (entry->graph) {
             entry->graph->launch(stream);
             count(hits_);
@@ -149,24 +139,34 @@ void Launcher::launch(const Token& token, const Binding& binding, core::BufferVi
     count(misses_);
     set_shapes(lane, binding.plan, binding.addresses);
     bind(lane, binding, activations);
-    const bool again = entry != nullptr && !entry->refused && (entry->seen || (binding.addresses_recur && lane.ran));
+    const bool again = entry != nullptr && !entry->refused && (entry->seen || lane.ran);
     // TensorRT wants one run with the shapes before they are captured: where others were set meanwhile, this one.
     const bool enqueues = !again || !lane.ran;
-    if (enqueues) {
-        lane.context->enqueue(stream);
-        lane.ran = true;
-    }
+    if (enqueues) put(lane, binding, stream);
     if (again) {
-        capture(*entry, lane, stream);
-        if (!enqueues) entry->graph ? entry->graph->launch(stream) : lane.context->enqueue(stream);
+        capture(*entry, lane, binding, stream);
+        if (!enqueues) entry->graph ? entry->graph->launch(stream) : put(lane, binding, stream);
     }
     if (entry != nullptr) entry->seen = true;
 }
 
+/// Computation and copies, one by one.
+void Launcher::put(Lane& lane, const Binding& binding, const cuda::StreamView& stream) {
+    lane.context->enqueue(stream);
+    lane.ran = true;
+    if (binding.fetch_bytes != 0) {
+        stream.copy_unchecked(binding.addresses.back(), binding.fetch_from, binding.fetch_bytes);
+    }
+}
+
 /// Leaves the entry without a graph, and remembers that, if there can be none.
-void Launcher::capture(GraphCache::Entry& entry, Lane& lane, const cuda::StreamView& stream) {
+void Launcher::capture(GraphCache::Entry& entry, Lane& lane, const Binding& binding, const cuda::StreamView& stream) {
     try {
-        entry.graph.emplace(lane.context->capture(stream));
+        entry.graph.emplace(lane.context->capture(stream, [&] {
+            if (binding.fetch_bytes != 0) {
+                stream.copy_unchecked(binding.addresses.back(), binding.fetch_from, binding.fetch_bytes);
+            }
+        }));
         count(captures_);
     } catch (const core::Error& error) {
         entry.refused = true;
@@ -215,10 +215,10 @@ void Launcher::run_on_zeros(std::size_t token, std::span<const core::Tensor> inp
     const core::Buffer activations(resources_->device_memory, plan->activation_bytes);
     Lane& lane = this->lane(token, plan->profile, stream);
     set_shapes(lane, plan, addresses);
-    bind(lane, {plan, addresses, {}, false}, activations.view());
-    lane.context->enqueue(stream);
+    const Binding binding{plan, addresses, {}};
+    bind(lane, binding, activations.view());
+    put(lane, binding, stream);
     stream.synchronize();
-    lane.ran = true;
     std::fill(lane.addresses.begin(), lane.addresses.end(), nullptr);  // that memory goes away
 }
 

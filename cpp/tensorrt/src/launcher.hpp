@@ -44,15 +44,17 @@ public:
     /// Where an execution reads and writes.
     struct Binding {
         std::shared_ptr<const ShapePlan> plan;
-        std::span<void* const> addresses;  ///< of all tensors, in the engine's order; then of the scratch memory
+        std::span<void* const>
+            addresses;  ///< of all tensors, in the engine's order; of the scratch memory; and `fetch_to`
         std::span<OutputMemory* const>
-            output_memory;             ///< of the outputs whose size only the computation tells, or empty
-        bool addresses_recur = false;  ///< they are an IO buffer's: worth a graph from the second time on
+            output_memory;  ///< of the outputs whose size only the computation tells, or empty
+        /// Copied behind the computation, and by the graph if there is one: a small answer on its way to the host.
+        const void* fetch_from = nullptr;
+        std::size_t fetch_bytes = 0;
     };
-    /// Whether an execution shall read inputs at a caller's addresses: where there is a graph for them, where one will be made
-    /// now, because they come again, and where there are no graphs. Else they are better copied to the IO buffer, whose addresses
-    /// have a graph: a copy on the device takes microseconds, a launch without a graph hundreds.
-    bool reads_in_place(const Token& token, const Binding& binding, const cuda::StreamView& stream);
+    /// Whether launches are worth a graph at all. Inputs are then best at addresses that come again, an IO buffer's: copying
+    /// there takes microseconds, launching without a graph hundreds.
+    bool makes_graphs() const noexcept { return options_.graphs && !host_outputs_ && !engine_->data_dependent(); }
     /// Puts an execution into `stream`, by replaying a graph if there is one. Throws EngineError, CudaError, OutOfMemory: the
     /// stream may then hold a part of it.
     void launch(const Token& token, const Binding& binding, core::BufferView activations,
@@ -81,13 +83,11 @@ private:
         bool allocates = false;                   ///< outputs have a memory that they ask
         std::vector<void*> addresses;             ///< that are set
     };
-    bool makes_graphs(std::span<OutputMemory* const> output_memory) const noexcept {
-        return options_.graphs && output_memory.empty() && !host_outputs_;
-    }
     Lane& lane(std::size_t token, int profile, const cuda::StreamView& stream);
+    void put(Lane& lane, const Binding& binding, const cuda::StreamView& stream);
     void set_shapes(Lane& lane, const std::shared_ptr<const ShapePlan>& plan, std::span<void* const> addresses);
     void bind(Lane& lane, const Binding& binding, core::BufferView activations);
-    void capture(GraphCache::Entry& entry, Lane& lane, const cuda::StreamView& stream);
+    void capture(GraphCache::Entry& entry, Lane& lane, const Binding& binding, const cuda::StreamView& stream);
     void run_on_zeros(std::size_t token, std::span<const core::Tensor> inputs, const cuda::StreamView& stream);
     const std::shared_ptr<Engine> engine_;
     const std::shared_ptr<DeviceResources> resources_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "trtlab/core/error.hpp"
@@ -23,6 +24,10 @@ constexpr std::size_t kMuch = std::size_t{256} << 10;
 // From here on it pays to ask CUDA whether memory that nobody called pinned is: asking takes some 0.3 us, copying 20 times
 // as long.
 constexpr std::size_t kWorthAsking = std::size_t{64} << 10;
+
+// Outputs up to here are copied to the host by the graph that computes them, and by the CPU to where they stay: a copy of its own
+// costs more than both.
+constexpr std::size_t kSmall = std::size_t{64} << 10;
 
 // Outputs from here on take so long to be copied that the token goes back before, for another event and another look.
 constexpr std::size_t kLong = std::size_t{512} << 10;
@@ -49,7 +54,7 @@ bool bindable(const core::TensorView& input) noexcept {
 
 }  // namespace
 
-Runner::Request::Request(const Impl& impl) : addresses_(impl.engine->tensors().size() + 1) {}
+Runner::Request::Request(const Impl& impl) : addresses_(impl.engine->tensors().size() + 2) {}
 
 // --- an IO buffer is there ----------------------------------------------------------------------------------------
 
@@ -101,12 +106,9 @@ void Runner::Request::bring_inputs() {
     plan_ = impl.launcher.find_plan(inputs, values_);
     staged_.clear();
     std::size_t host_bytes = 0;
-    addresses_recur_ = true;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         const core::Tensor& input = inputs[i];
-        if (bindable(input)) addresses_recur_ = false;
-        // Room also for those that can be read in place: whether they are is seen when they are launched.
-        staged_.add(tensors[i].on_host ? 0 : input.size_bytes());
+        staged_.add(read_in_place(input) || tensors[i].on_host ? 0 : input.size_bytes());
         if (tensors[i].on_host) host_bytes += core::MemoryResource::kAlignment + input.size_bytes();
     }
     grow(io.inputs, staged_.size_bytes, impl.resources->device_memory, io.device_bytes);
@@ -128,6 +130,12 @@ void Runner::Request::bring_inputs() {
     times.stage_end = Clock::now();
 }
 
+/// Where there are graphs, inputs on the GPU are copied, too: a copy there takes microseconds, and a launch at addresses that have
+/// no graph hundreds.
+bool Runner::Request::read_in_place(const core::TensorView& input) const noexcept {
+    return bindable(input) && !impl().launcher.makes_graphs();
+}
+
 void Runner::Request::place_input(std::size_t index, std::size_t offset) {
     Impl& impl = this->impl();
     const core::Tensor& input = inputs[index];
@@ -140,8 +148,9 @@ void Runner::Request::place_input(std::size_t index, std::size_t offset) {
         }
         io.stream.wait(fence->event());
     }
-    if (bindable(input)) {
+    if (read_in_place(input)) {
         addresses_[index] = input.data();
+        impl.in_place.fetch_add(1, std::memory_order_relaxed);  // for reports
         return;
     }
     std::byte* const destination = static_cast<std::byte*>(io.inputs.data()) + offset;
@@ -252,15 +261,17 @@ void Runner::Request::compute() {
         output_memory = dynamic_->memory;
     }
     const core::BufferView activations = token_->reserve(plan_->activation_bytes, impl.resources->device_memory);
-    addresses_.back() = activations.data;
+    addresses_[tensors.size()] = activations.data;
+    const std::size_t output_bytes = plan_->output_layout.size_bytes;
+    // A timed request's copies are measured apart.
+    fetched_with_launch_ = dynamic_ == nullptr && !impl.outputs_on_device && output_bytes <= kSmall && !impl.timing;
+    if (fetched_with_launch_) grow(io.answer, output_bytes, impl.resources->pinned_memory, io.answer_bytes);
+    addresses_.back() = fetched_with_launch_ ? io.answer.data() : nullptr;
 
-    if (!addresses_recur_) {
-        const bool in_place =
-            impl.launcher.reads_in_place(*token_, {plan_, addresses_, output_memory, false}, io.stream);
-        settle_inputs(in_place);
-    }
     io.time(IoBuffer::kComputeBegin, impl.timing);
-    impl.launcher.launch(*token_, {plan_, addresses_, output_memory, addresses_recur_}, activations, io.stream);
+    impl.launcher.launch(*token_,
+                         {plan_, addresses_, output_memory, io.outputs.data(), fetched_with_launch_ ? output_bytes : 0},
+                         activations, io.stream);
     io.time(IoBuffer::kComputeEnd, impl.timing);
     times.enqueue = Clock::now() - begin;
 
@@ -269,28 +280,14 @@ void Runner::Request::compute() {
         expect_within(2 * usual);
     }
     first_look_ = times.launched + usual * kLookAfterPercent / 100;
-    outputs_asked_ = dynamic_ == nullptr && plan_->output_layout.size_bytes < kLong;
+    outputs_asked_ = dynamic_ == nullptr && output_bytes < kLong;
     if (outputs_asked_) {
-        fetch_outputs();
+        fetched_with_launch_ ? io.done.record(io.stream) : fetch_outputs();
         impl.resources->completions.watch(io.done, *this, first_look_);
         return;
     }
     io.computed.record(io.stream);
     impl.resources->completions.watch(io.computed, *this, first_look_);
-}
-
-/// Inputs that could be read in place are, or are copied to the IO buffer after all.
-void Runner::Request::settle_inputs(bool in_place) {
-    Impl& impl = this->impl();
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-        if (!bindable(inputs[i]) || impl.engine->tensors()[i].on_host) continue;
-        (in_place ? impl.in_place : impl.copied).fetch_add(1, std::memory_order_relaxed);  // for reports
-        if (in_place) continue;
-        addresses_[i] = static_cast<std::byte*>(io_->inputs.data()) + staged_.offsets[i];
-        if (inputs[i].size_bytes() != 0)
-            io_->stream.copy_unchecked(addresses_[i], inputs[i].data(), inputs[i].size_bytes());
-    }
-    addresses_recur_ = !in_place;
 }
 
 // --- the GPU has done ---------------------------------------------------------------------------------------------
@@ -392,7 +389,11 @@ void Runner::Request::assemble() {
     Impl& impl = this->impl();
     const core::Device where =
         impl.outputs_on_device ? impl.resources->device.core_device() : core::Device{DeviceType::cuda_host, 0};
-    std::byte* const block = answer_->reserve(0);
+    if (fetched_with_launch_) answer_ = impl.answers->take();
+    std::byte* const block = answer_->reserve(fetched_with_launch_ ? plan_->output_layout.size_bytes : 0);
+    if (fetched_with_launch_ && plan_->output_layout.size_bytes != 0) {
+        std::memcpy(block, io_->answer.data(), plan_->output_layout.size_bytes);
+    }
     const Layout& layout = dynamic_ != nullptr ? fetched_ : plan_->output_layout;
     for (std::size_t i = 0; i < plan_->outputs.size(); ++i) {
         const TensorInfo& tensor = impl.engine->tensors()[impl.input_count + i];

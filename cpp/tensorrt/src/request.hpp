@@ -61,10 +61,10 @@ private:
     Impl& impl() const noexcept { return static_cast<Impl&>(pipeline()); }
     bool copies_much() const noexcept;
     void bring_inputs();
+    bool read_in_place(const core::TensorView& input) const noexcept;
     void place_input(std::size_t index, std::size_t offset);
     void begin_reading(const core::Tensor& input, std::byte* destination);
     void compute();
-    void settle_inputs(bool in_place);
     void wind_up() noexcept;
     void fetch_outputs();
     void return_token() noexcept;
@@ -79,7 +79,7 @@ private:
     std::shared_ptr<const ShapePlan> plan_;
     std::vector<std::int64_t> values_;   ///< of the inputs that decide about shapes
     std::vector<void*> addresses_;       ///< of all tensors, then of the scratch memory
-    bool addresses_recur_ = false;       ///< all of them are the IO buffer's
+    bool fetched_with_launch_ = false;   ///< the launch copies the outputs to the IO buffer
     DynamicOutputs* dynamic_ = nullptr;  ///< if there are outputs whose shape only the computation tells
     Layout staged_, fetched_;            ///< of the inputs, and of the outputs whose shapes came out
     core::Ref<AnswerMemory> answer_;

@@ -13,6 +13,7 @@ namespace {
 
 // Kept for reuse beyond what can be in flight: requests and answers that callers hold while they look at them.
 constexpr std::size_t kIdle = 64;
+constexpr std::size_t kLeastRounds = 3;  // of a warm-up: memory grows, graphs are captured, and are seen to be there
 constexpr std::size_t kIdleBytes = std::size_t{256} << 20;
 
 std::shared_ptr<const core::ModelSpec> spec_of(const Engine& engine, const std::string& name) {
@@ -229,16 +230,21 @@ std::shared_ptr<Runner> Runner::serve(std::shared_ptr<Engine> engine, const Opti
     }
     std::shared_ptr<Runner> runner(new Runner(std::move(impl)));
     // What is left to do is done by requests: memory grows to their size, and each pair of token and buffer captures its graph.
-    // Round by round, since graphs are good only once memory has its size for the largest shapes.
-    const std::size_t rounds = options.graphs ? 3 : 1;
-    for (std::size_t round = 0; round < rounds; ++round) {
+    // Round by round, since graphs are good only once memory has its size for the largest shapes; and until a round has met no
+    // new pair, but not for long, since which pairs meet is a matter of who is done first.
+    const Impl& shared = runner->pipeline_impl();
+    const std::size_t most = options.graphs ? kLeastRounds * shared.resources->tokens() : 1;
+    std::uint64_t captures = 0;
+    for (std::size_t round = 0; round < most; ++round) {
         for (const auto& set : inputs) {
             std::vector<core::Future<core::Tensors>> answers;
-            for (std::size_t i = 0; i < runner->pipeline_impl().resources->buffers(); ++i) {
+            for (std::size_t i = 0; i < 2 * shared.resources->buffers(); ++i) {
                 answers.push_back(runner->infer(set, core::WaitOptions{}));
             }
             for (const auto& answer : answers) (void)answer.get();
         }
+        if (round + 1 >= kLeastRounds && shared.launcher.counts().captures == captures) break;
+        captures = shared.launcher.counts().captures;
     }
     runner->pipeline().stats.reset();
     return runner;

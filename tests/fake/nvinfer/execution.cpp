@@ -123,7 +123,7 @@ bool nonzero(Context& context, const PlanTensor& tensor, void* stream, const Cud
     }
     if (memory == nullptr) return refuse(context, "memory for output " + tensor.name);
     if (cuda.room_at(memory) < size) return refuse(context, "room for output " + tensor.name);
-    std::memcpy(memory, found.data(), found.size() * sizeof(std::int64_t));
+    if (!found.empty()) std::memcpy(memory, found.data(), found.size() * sizeof(std::int64_t));
     Dims dims;
     dims.nbDims = 1;
     dims.d[0] = static_cast<std::int64_t>(found.size());

@@ -78,9 +78,9 @@ public:
     void enqueue(const cuda::StreamView& stream);
     /// Whether `enqueue` into the stream can be captured; true where TensorRT can't tell.
     bool capturable(const cuda::StreamView& stream) const;
-    /// Records `enqueue` as a graph. Everything that is set is fixed in it. Throws EngineError, CudaError: the stream is then as
-    /// it was before.
-    cuda::Graph capture(const cuda::StreamView& stream);
+    /// Records `enqueue` as a graph, and what `behind` puts into the stream after it, such as copies of outputs. Everything that
+    /// is set is fixed in it. Throws EngineError, CudaError, and what `behind` throws: the stream is then as it was before.
+    cuda::Graph capture(const cuda::StreamView& stream, const std::function<void()>& behind = {});
 
     /// Runs once with TensorRT's profiler: how long each layer took. Blocks. Throws EngineError.
     std::vector<LayerTime> profile_layers(const cuda::StreamView& stream);
