@@ -80,13 +80,15 @@ def test_public_headers_need_nothing_but_the_wheel(tmp_path: Path) -> None:
     check(run("c++", "-std=c++20", "-fsyntax-only", f"-I{PACKAGE}/include", tmp_path / "all.cpp"))
 
 
-def test_the_readme_block_compiles_against_the_installed_headers(tmp_path: Path) -> None:
+def test_the_readme_blocks_compile_against_the_installed_headers(tmp_path: Path) -> None:
     readme = (CONSUMER.parents[1] / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```cpp\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    on_cpu, on_gpu = re.findall(r"^```cpp\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     (tmp_path / "block.cpp").write_text(
         "#include <trtlab/core/inference_manager.hpp>\n#include <trtlab/openvino/runner.hpp>\n"
+        "#include <trtlab/tensorrt/runner.hpp>\n"
         "namespace core = trtlab::core;\nnamespace openvino = trtlab::openvino;\n"
-        f"void run(const core::Tensor& batch) {{\n{block}(void)probabilities;\n}}\n"
+        "namespace cuda = trtlab::cuda;\nnamespace tensorrt = trtlab::tensorrt;\n"
+        f"void run(const core::Tensor& batch) {{\n{on_cpu}(void)probabilities;\n{{\n{on_gpu}(void)model;\n}}\n}}\n"
     )
     check(
         run(

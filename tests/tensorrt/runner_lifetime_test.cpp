@@ -217,17 +217,24 @@ TEST_P(RunnerLifetime, BudgetAndModelsMayGoInAnyOrder) {
 }
 
 TEST_P(RunnerLifetime, InputsAreKeptAsLongAsTheyAreNeededAndNoLonger) {
-    const auto model = load();
-    (void)answer(*model, one_);
-    const std::int64_t before = core::RefCounted::live();
+    struct Owner final : core::RefCounted {
+        explicit Owner(std::atomic<int>& alive_) : alive(alive_) { ++alive; }
+        ~Owner() override { --alive; }
+        std::atomic<int>& alive;
+    };
+    std::atomic<int> alive{0};
+    const auto model = load(kTwice, cold(budget_of(1, 2)));
+    const Tensor memory = pinned({1, 4}, {1, 1, 1, 1});
+    const auto owned = [&] { return Tensor(memory, core::make_ref<Owner>(alive)); };
     fake_cuda().hold();
-    auto future = ask(*model, {pinned({1, 4}, {1, 1, 1, 1})});
-    EXPECT_GT(core::RefCounted::live(), before);
+    const auto executes = ask(*model, {owned()}), staged = ask(*model, {owned()}), waits = ask(*model, {owned()});
+    EXPECT_EQ(alive, 3);
+    EXPECT_TRUE(waits.cancel());
     fake_cuda().release();
-    expect_right(future, 1);
+    expect_right(executes, 1);
+    expect_right(staged, 1);
     model->close();
-    future = {};
-    EXPECT_LE(core::RefCounted::live(), before);
+    EXPECT_EQ(alive, 0) << "although the futures are still held";
 }
 
 TEST_P(RunnerLifetime, ForkedChildIsRefusedAndDoesNotHang) {

@@ -117,7 +117,7 @@ TEST_P(RunnerMemory, MissingInAWarmUpIsOutOfMemoryAndLeavesNothing) {
     Runner::Options options = cold();
     options.skip_warm_up = false;
     EXPECT_THROW(load(kTwice, options), core::OutOfMemory);
-    EXPECT_EQ(fake_cuda().live_objects(), 0U);
+    EXPECT_TRUE(nothing_is_left());
 }
 
 TEST_P(RunnerMemory, MissingOnTheDeviceFailsTheRequestAndNoOther) {
@@ -174,13 +174,14 @@ TEST_P(RunnerMemory, GoesBackWithTheModelAndItsBudget) {
             const auto model = load(kTwice, cold(budget));
             (void)answer(*model, {rows_of(1, 1)});
         }
+        EXPECT_TRUE(comes_true([] { return fake().runtimes == 0; }));
         EXPECT_EQ(fake().contexts, 0);
         EXPECT_EQ(bytes_for(budget->memory(), "activations"), 256U) << "the tokens' stays for the next model";
         const FakeCudaLive live = fake_cuda().live();
         EXPECT_EQ(live.device_bytes, on_gpu(budget->memory()));
         EXPECT_EQ(live.executables, 0U);
     }
-    EXPECT_EQ(fake_cuda().live_objects(), 0U);
+    EXPECT_TRUE(nothing_is_left());
 }
 
 TEST_P(RunnerMemory, OfWeightsMovesIfItIsManaged) {

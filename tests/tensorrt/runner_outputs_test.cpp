@@ -108,7 +108,7 @@ TEST_P(RunnerOutputs, OfEveryTypeAreCarriedBitByBit) {
 }
 
 TEST_P(RunnerOutputs, HaveTheShapeThatAnInputHolds) {
-    const auto model = load(kFill);
+    const auto model = load(kFill, cold(budget_of(1, 1)));
     const auto fill = [&](float x, const std::vector<std::int32_t>& shape) {
         return answer(*model, {floats({1}, {x}), tensor<std::int32_t>(DType::int32, {2}, shape)})[0];
     };
@@ -117,7 +117,7 @@ TEST_P(RunnerOutputs, HaveTheShapeThatAnInputHolds) {
         EXPECT_EQ(y.shape(), Shape({rows, columns}));
         EXPECT_EQ(values_of(y), std::vector<float>(static_cast<std::size_t>(rows * columns), 2.0F * rows));
     }
-    EXPECT_THROW((void)fill(1, {-1, 2}), core::EngineError);
+    EXPECT_THAT(message_of<core::EngineError>([&] { (void)fill(1, {-1, 2}); }), HasSubstr("shape of y"));
     EXPECT_EQ(values_of(fill(1, {1, 2})), std::vector<float>(2, 2.0F)) << "nothing is left of the one that failed";
 }
 

@@ -116,7 +116,7 @@ TEST_P(RunnerWarmUp, RefusesShapesThatAreWrong) {
     EXPECT_THAT(refusal({{{"x", {4}}}}), AllOf(HasSubstr("'x'"), HasSubstr("rank 1")));
     EXPECT_THAT(refusal({{{"x", {1, 4}}}, {{"x", {1, 5}}}}), HasSubstr("'x'"));
     EXPECT_THAT(refusal({{{"x", {-1, 4}}}}), HasSubstr("'x'"));
-    EXPECT_EQ(fake_cuda().live_objects(), 0U);
+    EXPECT_TRUE(nothing_is_left());
 }
 
 TEST_P(RunnerWarmUp, IsSkippedWhereAskedFor) {
@@ -145,7 +145,7 @@ TEST_P(RunnerWarmUp, ThatFailsFailsTheLoadInTensorRTsWords) {
     fake().enqueues_until_failure = 6;  // among the requests that warm the buffers up
     EXPECT_THAT(message_of<core::EngineError>([&] { load(kTwice, options); }), HasSubstr("was meant to fail"));
     options.budget.reset();
-    EXPECT_EQ(fake_cuda().live_objects(), 0U);
+    EXPECT_TRUE(nothing_is_left());
 }
 
 TEST_P(RunnerWarmUp, OfAModelMayHappenWhileAnotherIsBusy) {

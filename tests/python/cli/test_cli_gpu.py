@@ -98,7 +98,9 @@ def test_bench_tells_the_times_of_the_gpu_and_of_graphs(on_gpu: OnGpu, twice: Pa
         assert set(run["device_us"]) == {"enqueue", "h2d", "compute", "d2h"}
         assert all(time_us > 0 for time_us in run["device_us"].values())
         assert run["graphs"]["graph_hits"] >= run["requests"]
-        assert run["graphs"]["graph_misses"] == run["graphs"]["graphs_refused"] == 0
+        # An execution and a buffer that meet for the first time have no graph yet.
+        assert run["graphs"]["graph_misses"] <= found["limits"]["max_executions"] * found["limits"]["max_buffers"]
+        assert run["graphs"]["graphs_refused"] == 0
 
 
 def test_bench_without_timing_and_graphs(on_gpu: OnGpu, twice: Path) -> None:

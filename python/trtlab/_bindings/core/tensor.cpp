@@ -181,6 +181,10 @@ nb::object dlpack(nb::handle self, nb::kwargs options) {
     const auto option = [&](const char* name) {
         return options.contains(name) ? nb::object(options[name]) : nb::object(nb::none());
     };
+    const core::Device real = instance<Tensor>(self).device();
+    if (option("dl_device").equal(nb::make_tuple(static_cast<int>(real.type), real.index))) {
+        return export_as(real, self, options);
+    }
     const nb::tuple host = nb::make_tuple(nb::device::cpu::value, 0);
     if (device == core::Device{} || !option("dl_device").equal(host)) return export_as(device, self, options);
     if (device.host_accessible()) return export_as({}, self, options);

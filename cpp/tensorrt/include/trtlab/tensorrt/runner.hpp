@@ -30,7 +30,8 @@ namespace trtlab::tensorrt {
 /// for a request but one thread a device, which polls events.
 ///
 /// Inputs: host memory (copied through pinned memory unless it is pinned), or memory of this GPU, which must be contiguous: it
-/// is copied on the GPU, or, without graphs, read in place if it is aligned to 256 bytes. Outputs: host memory, or memory of this
+/// is copied on the GPU, or, without graphs, read in place if it is aligned to 256 bytes. The GPU waits for their fences; an
+/// input that the host makes dense, or whose values decide about shapes, may have none. Outputs: host memory, or memory of this
 /// GPU (`Options::outputs`), that their tensors own and that is used again when the last of them is gone.
 /// Shapes: each request's shapes pick the profile whose optimum is nearest; shapes that no profile takes are refused at once.
 /// Graphs: what is launched a second time with the same shapes and addresses is captured and from then on replayed.
