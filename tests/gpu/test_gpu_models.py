@@ -129,3 +129,23 @@ def test_weights_on_the_device_do_not_move(manager: trtlab.InferenceManager, mod
     for move in (model.evict, model.prefetch):
         with pytest.raises(trtlab.errors.InvalidArgument, match="fixed"):
             move()
+
+
+@pytest.mark.parametrize("called", ["resnet50_dynamic", "two_profiles", "minilm"])
+def test_graphs_of_shapes_that_alternate_answer_as_they_did_alone(
+    manager: trtlab.InferenceManager, models: Any, called: str
+) -> None:
+    model = manager.load(called, models.plan(called), device="cuda:0")
+    cases = [inputs for inputs, _ in models.cases(called)]
+    alone = []
+    for inputs in cases:
+        for _ in range(8):  # every pair of an execution and a buffer has a graph
+            answer = model.infer(inputs).result(60)
+        alone.append({name: answer[name].numpy().copy() for name in answer})
+    before = model.counters()
+    for turn in range(40):
+        index = turn % len(cases)
+        answer = model.infer(cases[index]).result(60)
+        for name, expected in alone[index].items():
+            assert np.array_equal(answer[name].numpy(), expected), (turn, name)
+    assert model.counters()["graph_hits"] > before["graph_hits"]

@@ -65,14 +65,21 @@ TEST_P(RunnerAllocations, NoneForShapesThatChange) {
     expect_none(*load(kTwice, with_graphs()), inputs, 1);
 }
 
+TEST_P(RunnerAllocations, NoneForMoreShapesThanThereAreGraphsKept) {
+    std::vector<std::vector<Tensor>> inputs;
+    for (std::int64_t rows = 1; rows <= 8; ++rows) inputs.push_back({rows_of(rows, 1)});
+    Runner::Options options = with_graphs();
+    options.max_graphs = 8;
+    expect_none(*load(kTwice, options), inputs, 1);
+}
+
 TEST_P(RunnerAllocations, NoneForManyInFlight) { expect_none(*load(kTwice, with_graphs()), {{rows_of(1, 1)}}, 32); }
 
 TEST_P(RunnerAllocations, NoneForInputsOnTheDeviceWhoseAddressesChange) {
     std::vector<std::vector<Tensor>> inputs;
     for (int i = 0; i < 96; ++i) inputs.push_back({on_device({1, 4}, {1, 2, 3, 4})});
-    Runner::Options options = with_graphs();
-    options.max_graphs = 16;
-    expect_none(*load(kTwice, options), inputs, 1);
+    expect_none(*load(kTwice, with_graphs()), inputs, 1);
+    expect_none(*load(kTwice, cold(budget_of(2, 4))), inputs, 1);
 }
 
 TEST_P(RunnerAllocations, NoneForOutputsOfComputedShape) {

@@ -1,6 +1,7 @@
 #include "device_resources.hpp"
 
 #include <algorithm>
+#include <latch>
 #include <utility>
 
 #include "trtlab/core/error.hpp"
@@ -53,6 +54,7 @@ DeviceResources::DeviceResources(const cuda::Device& device_, const core::Execut
       completions(device_),
       stagers({.threads = stager_count(), .max_queue = limits.max_buffers, .name = "trtlab-stage"}),
       may_spin(core::usable_cpus() > 2) {
+    bind_stagers();
     for (std::size_t i = 0; i < limits.max_executions; ++i) {
         tokens_.push_back(std::make_unique<Token>(i));
         free_tokens_.push_back(tokens_.back().get());
@@ -65,6 +67,19 @@ DeviceResources::DeviceResources(const cuda::Device& device_, const core::Execut
 }
 
 DeviceResources::~DeviceResources() = default;
+
+/// What they copy from and to lies near the GPU, or is to.
+void DeviceResources::bind_stagers() {
+    std::latch all(static_cast<std::ptrdiff_t>(stagers.threads()));  // so that each thread has one of the tasks
+    std::vector<core::Future<void>> bound;
+    for (std::size_t i = 0; i < stagers.threads(); ++i) {
+        bound.push_back(stagers.submit([&] {
+            (void)device.bind_this_thread();
+            all.arrive_and_wait();
+        }));
+    }
+    for (const core::Future<void>& each : bound) each.get();
+}
 
 IoBuffer& DeviceResources::take_buffer() noexcept {
     std::lock_guard lock(mutex_);
