@@ -15,6 +15,12 @@ bool known(const core::Shape& shape) noexcept {
 
 void count(std::atomic<std::uint64_t>& counter) noexcept { counter.fetch_add(1, std::memory_order_relaxed); }
 
+/// The copy behind the computation, if there is one.
+void fetch(const Launcher::Binding& binding, const cuda::StreamView& stream) {
+    if (binding.fetch_bytes == 0) return;
+    stream.copy_unchecked(binding.addresses.back(), binding.fetch_from, binding.fetch_bytes);
+}
+
 }  // namespace
 
 Launcher::Launcher(std::shared_ptr<Engine> engine, std::shared_ptr<DeviceResources> resources, const Options& options)
@@ -154,19 +160,13 @@ void Launcher::launch(const Token& token, const Binding& binding, core::BufferVi
 void Launcher::put(Lane& lane, const Binding& binding, const cuda::StreamView& stream) {
     lane.context->enqueue(stream);
     lane.ran = true;
-    if (binding.fetch_bytes != 0) {
-        stream.copy_unchecked(binding.addresses.back(), binding.fetch_from, binding.fetch_bytes);
-    }
+    fetch(binding, stream);
 }
 
 /// Leaves the entry without a graph, and remembers that, if there can be none.
 void Launcher::capture(GraphCache::Entry& entry, Lane& lane, const Binding& binding, const cuda::StreamView& stream) {
     try {
-        entry.graph.emplace(lane.context->capture(stream, [&] {
-            if (binding.fetch_bytes != 0) {
-                stream.copy_unchecked(binding.addresses.back(), binding.fetch_from, binding.fetch_bytes);
-            }
-        }));
+        entry.graph.emplace(lane.context->capture(stream, [&] { fetch(binding, stream); }));
         count(captures_);
     } catch (const core::Error& error) {
         entry.refused = true;
