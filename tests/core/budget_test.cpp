@@ -126,6 +126,30 @@ TEST_F(Budget, WithoutAQueueBlockedCallersGetTheBuffersThatComeBack) {
     expect_idle();
 }
 
+TEST_F(Budget, JobOfAShutOwnerNeitherComesInNorWaits) {
+    make({.max_executions = 1, .max_buffers = 1, .max_queue = 1});
+    bool shut = false;
+    for (int i = 0; i < 3; ++i) {
+        job(i).on_check_open = [&] {
+            if (shut) throw Closed("the owner is closed");
+        };
+    }
+    jobs[0].admit();
+    shut = true;
+    EXPECT_THROW(jobs[1].admit(nullptr, kForever), Closed);  // where there is room
+    shut = false;
+    jobs[1].admit();
+    shut = true;
+    EXPECT_THROW(jobs[2].admit(nullptr, kForever), Closed);  // where it would wait for it
+    shut = false;
+    jobs[0].finish();
+    jobs[2].admit();
+    jobs[1].finish();
+    jobs[2].finish();
+    EXPECT_THAT(engine.launched(), ElementsAre(0, 1, 2));
+    expect_idle();
+}
+
 TEST_F(Budget, FullQueueIsRefusedByNameWithItsLimitsAndTheJobIsUntouched) {
     make({.max_executions = 1, .max_buffers = 1, .max_queue = 1});
     for (int i = 0; i < 2; ++i) job(i).admit();

@@ -39,8 +39,8 @@ class FakeJob final : public Job {
 public:
     FakeJob(ExecutionBudget& budget, FakeEngine& engine, int id) : budget_(budget), engine_(engine), id_(id) {}
 
-    /// Called in `stage` and `launch`, which throw what these throw, and at the end of the job, however it ends.
-    std::function<void()> on_stage, on_launch;
+    /// Called in `check_open`, `stage` and `launch`, which throw what these throw, and at the end of the job, however it ends.
+    std::function<void()> on_check_open, on_stage, on_launch;
     std::function<void(FakeJob&)> on_end;
     Staging staging = Staging::done;
     std::atomic<bool> is_wanted{true};
@@ -79,6 +79,9 @@ public:
         if (on_launch) on_launch();
     }
     bool wanted() const noexcept override { return is_wanted; }
+    void check_open() const override {
+        if (on_check_open) on_check_open();
+    }
     void abandon(std::exception_ptr why) noexcept override {
         engine_.write(engine_.abandoned_, id_);
         error = std::move(why);

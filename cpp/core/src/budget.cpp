@@ -112,6 +112,7 @@ std::exception_ptr ExecutionBudget::admit(Job& job, const void* owner, std::stri
     bool queued = true;
     {
         std::lock_guard lock(mutex_);
+        job.check_open();
         if (!has_room() && callers_.empty()) discarded = unlink_unwanted();
         if (!callers_.empty() || !has_room()) {
             queued = false;

@@ -48,6 +48,10 @@ void PipelineRequest::complete(std::exception_ptr error) noexcept {
     leave();
 }
 
+void PipelineRequest::check_open() const {
+    if (pipeline_->gate.is_shut()) pipeline_->throw_closed();
+}
+
 void PipelineRequest::discard() noexcept {
     pipeline_->stats.cancelled();
     leave();
@@ -100,6 +104,10 @@ Pipeline::Pipeline(std::shared_ptr<const ModelSpec> spec, std::shared_ptr<Execut
 
 Pipeline::~Pipeline() = default;
 
+void Pipeline::throw_closed() const {
+    throw Closed("model '" + spec().name + "' is closed: it takes no more requests; load it again");
+}
+
 // --- the model --------------------------------------------------------------------------------------------------
 
 PipelineModel::~PipelineModel() { end(); }
@@ -134,9 +142,7 @@ Future<Tensors> PipelineModel::infer(std::span<const Tensor> inputs, const std::
     Pipeline& pipeline = *pipeline_;
     check_process();
     pipeline.check_inputs(inputs);
-    if (!pipeline.gate.enter()) {
-        throw Closed("model '" + pipeline.spec().name + "' is closed: it takes no more requests; load it again");
-    }
+    if (!pipeline.gate.enter()) pipeline.throw_closed();
     Ref<PipelineRequest> request;
     try {
         request = pipeline.requests_->take();

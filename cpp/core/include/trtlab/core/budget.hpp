@@ -47,7 +47,7 @@ public:
 std::size_t default_executions(std::size_t cpus) noexcept;
 
 /// One request on its way through an `ExecutionBudget`. The budget calls the hooks below, never under a lock (but for
-/// `wanted`) and each at most once, in the order `stage`, `launch`; the job answers with the `give_back` calls.
+/// `wanted` and `check_open`) and each at most once, in the order `stage`, `launch`; the job answers with the `give_back` calls.
 ///
 /// A job is an intrusive queue node: it must outlive its stay in the budget, which ends with `give_back_buffer` or
 /// `abandon`.
@@ -76,6 +76,10 @@ protected:
     /// The job will not (or no longer) run: `error` says why. What it held has been taken back already. Called when
     /// `stage` or `launch` threw, with what they threw, and when the budget gives up a queued job.
     virtual void abandon(std::exception_ptr error) noexcept = 0;
+
+    /// Throws if the job's owner takes no more. Asked by `admit`, under the budget's lock: whoever shuts the owner before
+    /// it calls `refuse` knows that what `refuse` did not find will not come in.
+    virtual void check_open() const {}
 
     /// The job was not `wanted` any more and has left the queue: let go of it.
     virtual void discard() noexcept = 0;
@@ -120,7 +124,8 @@ public:
     ~ExecutionBudget();
 
     /// Takes `job` in, and stages and launches it on this thread if there is room at once. Otherwise it queues. If the
-    /// queue is full it waits as `wait` allows, then throws Overloaded; the job is then untouched.
+    /// queue is full it waits as `wait` allows, then throws Overloaded; the job is then untouched. So it is when
+    /// `check_open` throws, which leaves here.
     /// `owner` groups jobs for `refuse`, `name` is the model's in messages.
     ///
     /// What `wait.on_signal` throws leaves here if the job did not get in. If it got in at the same moment, it is

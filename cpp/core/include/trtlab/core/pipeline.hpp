@@ -60,6 +60,7 @@ protected:
 private:
     friend class PipelineModel;
     bool wanted() const noexcept final { return !done(); }
+    void check_open() const final;
     void discard() noexcept final;
     void abandon(std::exception_ptr error) noexcept final;
     void drop_inputs() noexcept;
@@ -94,6 +95,8 @@ public:
 
 private:
     friend class PipelineModel;
+    friend class PipelineRequest;
+    [[noreturn]] void throw_closed() const;
     const Ref<Recycler<PipelineRequest>> requests_;
 };
 
