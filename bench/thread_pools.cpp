@@ -165,9 +165,8 @@ struct Asio {
 #endif
 
 void report_each(benchmark::State& state, double tasks) {
-    state.counters["each_ns"] =
-        benchmark::Counter(static_cast<double>(state.iterations()) * tasks * 1e-9,
-                           benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+    state.counters["each_ns"] = benchmark::Counter(static_cast<double>(state.iterations()) * tasks * 1e-9,
+                                                   benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
 /// From the first post to the end of the last task, for each.

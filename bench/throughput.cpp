@@ -13,7 +13,7 @@
 
 #include "bare_openvino.hpp"
 #include "rounds.hpp"
-#include "trtlab/core/thread_pool.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/openvino/runner.hpp"
 
 namespace {

@@ -14,6 +14,7 @@
 
 #include "interruption.hpp"
 #include "log_capture.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
 #include "yield_until.hpp"
 

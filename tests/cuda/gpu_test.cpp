@@ -17,7 +17,8 @@
 
 #include "api.hpp"
 #include "simulated.hpp"
-#include "trtlab/core/thread_pool.hpp"
+#include "trtlab/core/affinity.hpp"
+#include "trtlab/core/topology.hpp"
 #include "trtlab/cuda/completion_queue.hpp"
 #include "trtlab/cuda/memory.hpp"
 #include "trtlab/cuda/nvtx.hpp"
@@ -62,7 +63,7 @@ TEST_F(Gpu, TellsWhatItIs) {
     EXPECT_GT(properties.l2_bytes, 0u);
     EXPECT_GT(properties.copy_engines, 0);
     EXPECT_EQ(std::count(properties.pci_bus_id.begin(), properties.pci_bus_id.end(), ':'), 2);
-    EXPECT_TRUE(std::is_sorted(properties.cpus.begin(), properties.cpus.end()));
+    EXPECT_TRUE(core::Topology::system().cpus().contains(properties.cpus));
     const Device::Memory memory = device.memory();
     EXPECT_GT(memory.free_bytes, 0u);
     EXPECT_LE(memory.free_bytes, memory.total_bytes);

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_LINES = 450
 BINDINGS = "python/trtlab/_bindings"
 PYTHON_HEADER = f"{BINDINGS}/python.hpp"
+HWLOC_SOURCE = "cpp/core/src/topology.cpp"
 FOLDERS = ("cpp", "python", "tests", "bench", "examples")
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc"}
 
@@ -86,6 +87,8 @@ def why_not(path: Path, name: str, quoted: bool, root: Path, layer: Layer) -> st
     where = path.relative_to(root).as_posix()
     if name == "Python.h":
         return None if where == PYTHON_HEADER else f"only {PYTHON_HEADER} includes Python.h"
+    if name == "hwloc.h" or name.startswith("hwloc/"):
+        return None if where == HWLOC_SOURCE else f"only {HWLOC_SOURCE} includes hwloc"
     if quoted and name != "python.hpp":
         # A header of one's own, next to the file or below the layer's src/.
         for folder in (path.parent, root / layer.folder / "src"):
@@ -165,6 +168,9 @@ CORE_MODULE = "python/trtlab/_bindings/core/module.cpp"
     [
         (CORE_SOURCE, "#include <cuda_runtime_api.h>", "cpp/core"),
         (CORE_SOURCE, "#include <dlfcn.h>", "cpp/core"),
+        (CORE_SOURCE, "#include <hwloc.h>", "only cpp/core/src/topology.cpp"),
+        ("cpp/core/include/trtlab/core/topology.hpp", "#include <hwloc.h>", "only cpp/core/src/topology.cpp"),
+        ("cpp/cuda/src/device.cpp", "#include <hwloc/cudart.h>", "only cpp/core/src/topology.cpp"),
         (CORE_SOURCE, '#include "trtlab/openvino/runner.hpp"', "cpp/core"),
         (CORE_SOURCE, '#include "../../openvino/src/table.hpp"', "outside"),
         (CORE_SOURCE, "#include HEADER", "must name its file"),
@@ -197,6 +203,7 @@ def test_a_wrong_include_is_caught(tmp_path: Path, where: str, line: str, word: 
     [
         (CORE_SOURCE, '#include <vector>\n#include "trtlab/core/pool.hpp"\n#include <linux/futex.h>\n'),
         (CORE_SOURCE, '#include "free_list.hpp"\n'),
+        ("cpp/core/src/topology.cpp", "#include <hwloc.h>\n#include <hwloc/distances.h>\n"),
         (CORE_SOURCE, "// #include <cuda.h>\n/*\n#include <Python.h>\n*/\n"),
         (ENGINE_SOURCE, "#include <dlfcn.h>\n#include <openvino/c/openvino.h>\n"),
         (ENGINE_SOURCE, '#include "trtlab/core/pool.hpp"\n#include "trtlab/openvino/runner.hpp"\n'),

@@ -12,7 +12,7 @@
 
 #include "models.hpp"
 #include "trtlab/core/error.hpp"
-#include "trtlab/core/thread_pool.hpp"
+#include "trtlab/core/affinity.hpp"
 
 namespace trtlab::openvino::test {
 namespace {

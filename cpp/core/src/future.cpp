@@ -1,42 +1,12 @@
 #include "trtlab/core/future.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
 
-#include "trtlab/core/thread_pool.hpp"
+#include "spin_time.hpp"
 
 namespace trtlab::core {
 namespace {
-
-/// How long this thread's next wait spins before it parks: as long as parking and waking cost, if the wait before it was
-/// over in such a time, and next to nothing if it was not. Spinning for about that cost is never worse than twice the
-/// better choice (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); looking at the
-/// last wait keeps threads that wait for long work off the CPUs that do it. The cost is some 40 us on a virtual
-/// machine of 2 CPUs (Xeon, Debian 12, 2026-11: bench/request_overhead), 5 us on bare metal.
-class SpinTime {
-public:
-    using Clock = std::chrono::steady_clock;
-
-    std::chrono::nanoseconds next() const noexcept { return next_; }
-
-    /// A wait took so long, waking included if it parked.
-    void learn(std::chrono::nanoseconds waited) noexcept { next_ = waited < 2 * kCost ? longest() : kShortest; }
-
-private:
-    static constexpr std::chrono::nanoseconds kShortest{500};
-    static constexpr std::chrono::nanoseconds kCost{50'000};
-
-    /// On a single CPU spinning would only keep the producer off it.
-    static std::chrono::nanoseconds longest() noexcept {
-        static const std::chrono::nanoseconds value = usable_cpus() > 1 ? kCost : kShortest;
-        return value;
-    }
-    std::chrono::nanoseconds next_ = longest();
-};
-
-constexpr int kPausesPerYield = 64;  // some 3 us
 
 thread_local SpinTime spin_time;
 
@@ -117,16 +87,8 @@ bool FutureStateBase::wait(const WaitOptions& options) const {
     if (options.timeout.count() <= 0) return false;
     const auto begin = SpinTime::Clock::now();
     const std::chrono::nanoseconds expected(expected_ns_.load(std::memory_order_relaxed));
-    const auto spin_until = begin + std::min(std::max(spin_time.next(), expected), options.timeout);
-    do {
-        for (int i = 0; i < kPausesPerYield; ++i) {
-            if (done()) return true;
-            spin_pause();
-        }
-        // The producer may be waiting for this very CPU, because others hold the rest.
-        sched_yield();
-    } while (SpinTime::Clock::now() < spin_until);
-
+    const auto until = begin + std::min(std::max(spin_time.next(), expected), options.timeout);
+    if (spin_until(until, [this] { return done(); })) return true;
     const bool answered = park(options);
     spin_time.learn(SpinTime::Clock::now() - begin);
     return answered;

@@ -10,8 +10,8 @@
 #include <random>
 #include <utility>
 
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
-#include "trtlab/core/thread_pool.hpp"
 
 namespace trtlab::core {
 namespace {

@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "api.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
-#include "trtlab/core/thread_pool.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::cuda {

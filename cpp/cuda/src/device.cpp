@@ -3,7 +3,7 @@
 #include <charconv>
 
 #include "api.hpp"
-#include "topology.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
 
 namespace trtlab::cuda {
@@ -92,7 +92,13 @@ void Device::synchronize() const {
 
 void Device::make_current() const { library_->check(library_->api().SetDevice(ordinal_), "cudaSetDevice", ordinal_); }
 
-bool Device::bind_this_thread() const noexcept { return bind_this_thread_to(properties_->cpus); }
+bool Device::bind_this_thread() const noexcept {
+    try {
+        return !properties_->cpus.empty() && core::try_pin_thread(properties_->cpus).empty();
+    } catch (...) {
+        return false;  // no memory for the reason
+    }
+}
 
 bool Device::can_access(const Device& other) const {
     if (other.ordinal_ == ordinal_) return true;

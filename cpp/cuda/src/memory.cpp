@@ -4,7 +4,7 @@
 #include <string>
 
 #include "api.hpp"
-#include "topology.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
 
 namespace trtlab::cuda {
@@ -90,7 +90,7 @@ void DeviceMemory::do_deallocate(void* block, std::size_t, std::size_t) noexcept
 void* PinnedMemory::do_allocate(std::size_t size_bytes, std::size_t alignment) {
     const DeviceGuard guard(device_);
     // The kernel places a page near the CPU that touches it first, which the driver does here, on this thread.
-    const BoundToCpus bound(device_.properties().cpus);
+    const core::ScopedAffinity near(device_.properties().cpus);
     void* block = nullptr;
     const cudaError_t status = device_.library()->api().HostAlloc(&block, size_bytes, cudaHostAllocPortable);
     checked(*this, device_, status, "cudaHostAlloc", size_bytes);

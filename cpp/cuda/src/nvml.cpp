@@ -82,11 +82,11 @@ Nearest Nvml::nearest(const std::string& uuid) const {
     if (device == nullptr) return nearest;
     std::array<unsigned long, kCpuWords> cpus{};
     if (nvml->cpu_affinity != nullptr && nvml->cpu_affinity(device, cpus.size(), cpus.data()) == 0)
-        nearest.cpus = bits_of(cpus);
+        nearest.cpus = core::CpuSet::of_mask(cpus);
     std::array<unsigned long, kNodeWords> nodes{};
     if (nvml->memory_affinity != nullptr &&
         nvml->memory_affinity(device, nodes.size(), nodes.data(), kScopeNode) == 0) {
-        if (const std::vector<int> found = bits_of(nodes); !found.empty()) nearest.numa_node = found.front();
+        nearest.numa_node = core::CpuSet::of_mask(nodes).first();  // a mask is a mask
     }
     return nearest;
 }

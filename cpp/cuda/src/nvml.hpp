@@ -5,7 +5,7 @@
 #include <mutex>
 #include <string>
 
-#include "topology.hpp"
+#include "nearest.hpp"
 #include "trtlab/cuda/device.hpp"
 
 namespace trtlab::cuda {

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "api.hpp"
-#include "topology.hpp"
+#include "nearest.hpp"
 
 namespace trtlab::cuda {
 namespace {

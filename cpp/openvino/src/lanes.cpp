@@ -9,7 +9,7 @@
 
 #include "binding.hpp"
 #include "trtlab/core/error.hpp"
-#include "trtlab/core/thread_pool.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::openvino {

@@ -10,7 +10,7 @@
 #include "compiled_model.hpp"
 #include "lanes.hpp"
 #include "trtlab/core/error.hpp"
-#include "trtlab/core/thread_pool.hpp"
+#include "trtlab/core/affinity.hpp"
 
 namespace trtlab::openvino {
 

@@ -1,9 +1,9 @@
 #include "device_resources.hpp"
 
 #include <algorithm>
-#include <latch>
 #include <utility>
 
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
 
 namespace trtlab::tensorrt {
@@ -52,9 +52,13 @@ DeviceResources::DeviceResources(const cuda::Device& device_, const core::Execut
       pinned_memory(std::make_shared<cuda::PinnedMemory>(device_)),
       host_memory(std::make_shared<core::HostMemory>()),
       completions(device_),
-      stagers({.threads = stager_count(), .max_queue = limits.max_buffers, .name = "trtlab-stage"}),
+      // What they copy from and to lies near the GPU, or is to.
+      stagers({.threads = stager_count(),
+               .max_queue = limits.max_buffers,
+               .name = "trtlab-stage",
+               .cpus = device_.properties().cpus,
+               .pinning = core::ThreadPool::Pinning::shared}),
       may_spin(core::usable_cpus() > 2) {
-    bind_stagers();
     for (std::size_t i = 0; i < limits.max_executions; ++i) {
         tokens_.push_back(std::make_unique<Token>(i));
         free_tokens_.push_back(tokens_.back().get());
@@ -67,19 +71,6 @@ DeviceResources::DeviceResources(const cuda::Device& device_, const core::Execut
 }
 
 DeviceResources::~DeviceResources() = default;
-
-/// What they copy from and to lies near the GPU, or is to.
-void DeviceResources::bind_stagers() {
-    std::latch all(static_cast<std::ptrdiff_t>(stagers.threads()));  // so that each thread has one of the tasks
-    std::vector<core::Future<void>> bound;
-    for (std::size_t i = 0; i < stagers.threads(); ++i) {
-        bound.push_back(stagers.submit([&] {
-            (void)device.bind_this_thread();
-            all.arrive_and_wait();
-        }));
-    }
-    for (const core::Future<void>& each : bound) each.get();
-}
 
 IoBuffer& DeviceResources::take_buffer() noexcept {
     std::lock_guard lock(mutex_);

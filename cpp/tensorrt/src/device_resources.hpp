@@ -87,8 +87,6 @@ public:
     const bool may_spin;  ///< there are CPUs to spare for a caller who waits for an answer
 
 private:
-    void bind_stagers();
-
     std::vector<std::unique_ptr<Token>> tokens_;
     std::vector<std::unique_ptr<IoBuffer>> buffers_;
     std::atomic<std::size_t> executing_{0};

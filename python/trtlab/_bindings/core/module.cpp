@@ -5,7 +5,7 @@
 
 #include "bridge_registry.hpp"
 #include "trtlab/core/budget.hpp"
-#include "trtlab/core/thread_pool.hpp"
+#include "trtlab/core/affinity.hpp"
 
 namespace nb = nanobind;
 

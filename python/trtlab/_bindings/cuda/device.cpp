@@ -120,7 +120,11 @@ void bind_device(nb::module_& module) {
             "numa_node", [](const Device& self) { return if_known(self.properties().numa_node); },
             "The nearest of the host's; None where nobody knows, and where there is one only.")
         .def_prop_ro(
-            "cpus", [](const Device& self) { return self.properties().cpus; },
+            "cpus",
+            [](const Device& self) {
+                const core::CpuSet& cpus = self.properties().cpus;
+                return std::vector<int>(cpus.begin(), cpus.end());
+            },
             "The nearest of the host's; empty where nobody knows.")
         .def("memory", &Device::memory, nb::call_guard<ReleasedGil>(),
              "Bytes that are free and that there are, other processes included. Without the GIL. Raises CudaError.")

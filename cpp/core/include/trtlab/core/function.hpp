@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <new>
 #include <type_traits>
@@ -12,7 +13,7 @@ template <class Signature>
 class UniqueFunction;
 
 /// A move-only callable with room for 48 bytes in place: tasks and callbacks that capture a few pointers do not
-/// allocate, and what they capture need not be copyable. (C++23 has `std::move_only_function`; this project is C++20.)
+/// allocate, and what they capture need not be copyable. 56 bytes, so that it shares a cache line with a word. (C++23 has `std::move_only_function`; this project is C++20.)
 template <class R, class... Args>
 class UniqueFunction<R(Args...)> {
 public:
@@ -58,21 +59,27 @@ public:
     }
 
     void reset() noexcept {
-        if (table_ != nullptr) std::exchange(table_, nullptr)->destroy(storage_);
+        if (table_ == nullptr) return;
+        const Table* table = std::exchange(table_, nullptr);
+        if (table->destroy != nullptr) table->destroy(storage_);
     }
 
 private:
     struct Table {
         R (*call)(void*, Args&&...);
-        void (*move)(void* from, void* to) noexcept;
-        void (*destroy)(void*) noexcept;
+        void (*move)(void* from, void* to) noexcept;  // null: the bytes are copied
+        void (*destroy)(void*) noexcept;              // null: nothing is to be done
     };
 
     template <class Target>
     static constexpr bool fits() {
-        return sizeof(Target) <= kInlineBytes && alignof(Target) <= alignof(std::max_align_t) &&
+        return sizeof(Target) <= kInlineBytes && alignof(Target) <= alignof(void*) &&
                std::is_nothrow_move_constructible_v<Target>;
     }
+
+    /// What a few pointers and numbers are made of, moved by copying the bytes: no call through a pointer.
+    template <class Target>
+    static constexpr bool kIsBytes = std::is_trivially_copyable_v<Target> && std::is_trivially_destructible_v<Target>;
 
     template <class Target>
     static R invoke(Target& target, Args&&... args) {
@@ -86,25 +93,30 @@ private:
     template <class Target>
     static constexpr Table kInlineTable{
         [](void* at, Args&&... args) -> R { return invoke(*static_cast<Target*>(at), std::forward<Args>(args)...); },
-        [](void* from, void* to) noexcept {
+        kIsBytes<Target> ? nullptr : static_cast<void (*)(void*, void*) noexcept>([](void* from, void* to) noexcept {
             ::new (to) Target(std::move(*static_cast<Target*>(from)));
             static_cast<Target*>(from)->~Target();
-        },
-        [](void* at) noexcept { static_cast<Target*>(at)->~Target(); }};
+        }),
+        kIsBytes<Target> ? nullptr : static_cast<void (*)(void*) noexcept>([](void* at) noexcept {
+            static_cast<Target*>(at)->~Target();
+        })};
 
     template <class Target>
     static constexpr Table kHeapTable{
         [](void* at, Args&&... args) -> R { return invoke(**static_cast<Target**>(at), std::forward<Args>(args)...); },
-        [](void* from, void* to) noexcept { ::new (to) Target*(*static_cast<Target**>(from)); },
-        [](void* at) noexcept { delete *static_cast<Target**>(at); }};
+        nullptr, [](void* at) noexcept { delete *static_cast<Target**>(at); }};
 
     void take(UniqueFunction& other) noexcept {
         if (other.table_ == nullptr) return;
         table_ = std::exchange(other.table_, nullptr);
-        table_->move(other.storage_, storage_);
+        if (table_->move == nullptr) {
+            std::memcpy(storage_, other.storage_, kInlineBytes);
+        } else {
+            table_->move(other.storage_, storage_);
+        }
     }
 
-    alignas(std::max_align_t) std::byte storage_[kInlineBytes];
+    alignas(void*) std::byte storage_[kInlineBytes];
     const Table* table_ = nullptr;
 };
 

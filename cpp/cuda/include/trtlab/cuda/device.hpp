@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "trtlab/core/cpu_set.hpp"
 #include "trtlab/core/device.hpp"
 #include "trtlab/cuda/library.hpp"
 
@@ -29,7 +30,7 @@ struct DeviceProperties {
         false;                  ///< and may be touched by the CPU while the GPU works; needed for prefetches
     bool memory_pools = false;  ///< stream-ordered allocation works
     int numa_node = -1;         ///< nearest to the GPU; -1 where nobody knows
-    std::vector<int> cpus;      ///< nearest to the GPU, of those in the machine; empty where nobody knows
+    core::CpuSet cpus;          ///< nearest to the GPU, of those in the machine; empty where nobody knows
 };
 
 /// One GPU, as CUDA counts those that the process may see. A cheap handle.

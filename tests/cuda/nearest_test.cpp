@@ -1,19 +1,14 @@
-#include "topology.hpp"
+#include "nearest.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 
-#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
-#include <thread>
 
 #include "nvml.hpp"
 #include "simulated.hpp"
-#include "trtlab/core/thread_pool.hpp"
 
 namespace trtlab::cuda::test {
 namespace {
@@ -22,27 +17,6 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 
 constexpr const char* kUuid = "GPU-f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfe00";
-
-TEST(CpuList, IsReadAsTheKernelWritesIt) {
-    EXPECT_THAT(parse_cpu_list("0-3,8,10-11\n"), ElementsAre(0, 1, 2, 3, 8, 10, 11));
-    EXPECT_THAT(parse_cpu_list("5"), ElementsAre(5));
-    EXPECT_THAT(parse_cpu_list("130,2-2"), ElementsAre(2, 130));
-    EXPECT_THAT(parse_cpu_list("1,1,0-1"), ElementsAre(0, 1));
-    EXPECT_THAT(parse_cpu_list(""), IsEmpty());
-    EXPECT_THAT(parse_cpu_list("\n"), IsEmpty());
-}
-
-TEST(CpuList, AnythingElseIsNoListAtAll) {
-    for (const char* text :
-         {"0-", "-1", "3-1", "0,,1", "0,", "a", "0-3x", "0x3", "99999999999", "0-99999999", "1 2", ","})
-        EXPECT_THAT(parse_cpu_list(text), IsEmpty()) << text;
-}
-
-TEST(CpuMask, HasTheNumbersOfItsBitsBeyondSixtyFour) {
-    const std::array<unsigned long, 3> mask = {0b101, 0, 0b100};
-    EXPECT_THAT(bits_of(mask), ElementsAre(0, 2, 130));
-    EXPECT_THAT(bits_of({}), IsEmpty());
-}
 
 TEST(PciDevice, TellsItsNodeAndItsCpus) {
     const std::string folder = testing::TempDir() + "/trtlab_pci_device";
@@ -63,50 +37,11 @@ TEST(PciDevice, OnAMachineWithOneNodeOrNoSuchFolderIsNearNothing) {
     EXPECT_THAT(nearest_of_pci_device("/nowhere").cpus, IsEmpty());
 }
 
-std::size_t usable() { return core::usable_cpus(); }
-
-int first_usable_cpu() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    EXPECT_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-        if (CPU_ISSET(cpu, &set)) return cpu;
-    }
-    return -1;
-}
-
-TEST(Binding, LastsForAScopeAndLeavesTheThreadAsItWas) {
-    std::thread([] {
-        const std::size_t before = usable();
-        const std::array<int, 1> cpus = {first_usable_cpu()};
-        {
-            const BoundToCpus bound(cpus);
-            EXPECT_EQ(usable(), 1u);
-        }
-        EXPECT_EQ(usable(), before);
-    }).join();
-}
-
-TEST(Binding, ToCpusThatTheThreadMayNotUseChangesNothing) {
-    std::thread([] {
-        const std::size_t before = usable();
-        const std::array<int, 1> absent = {60000};
-        EXPECT_FALSE(bind_this_thread_to(absent));
-        EXPECT_FALSE(bind_this_thread_to({}));
-        {
-            const BoundToCpus bound(absent);
-            EXPECT_EQ(usable(), before);
-        }
-        EXPECT_EQ(usable(), before);
-    }).join();
-}
-
-TEST(Binding, TakesTheCpusThatAreBothNearAndAllowed) {
-    std::thread([] {
-        const std::array<int, 2> cpus = {first_usable_cpu(), 60000};
-        EXPECT_TRUE(bind_this_thread_to(cpus));
-        EXPECT_EQ(usable(), 1u);
-    }).join();
+TEST(PciDevice, WithAListOfCpusThatIsNoneIsNearNone) {
+    const std::string folder = testing::TempDir() + "/trtlab_pci_device_of_nonsense";
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder + "/local_cpulist") << "0-4000000000\n";
+    EXPECT_THAT(nearest_of_pci_device(folder).cpus, IsEmpty());
 }
 
 TEST(Nvml, TellsWhatIsNearToAGpuBeyondSixtyFourCpus) {
