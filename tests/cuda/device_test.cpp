@@ -41,7 +41,7 @@ TEST_F(CudaDevice, TellsWhatItIs) {
     EXPECT_TRUE(properties.memory_pools);
     EXPECT_FALSE(properties.integrated);
     EXPECT_EQ(properties.numa_node, -1);
-    EXPECT_THAT(properties.cpus, IsEmpty());
+    EXPECT_TRUE(properties.cpus.empty());
     EXPECT_EQ(device.to_string(), "cuda:0");
     EXPECT_EQ(device.core_device(), (core::Device{core::DeviceType::cuda, 0}));
 }

@@ -1,6 +1,5 @@
 #include "nearest.hpp"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -13,9 +12,6 @@
 namespace trtlab::cuda::test {
 namespace {
 
-using testing::ElementsAre;
-using testing::IsEmpty;
-
 constexpr const char* kUuid = "GPU-f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfe00";
 
 TEST(PciDevice, TellsItsNodeAndItsCpus) {
@@ -25,7 +21,7 @@ TEST(PciDevice, TellsItsNodeAndItsCpus) {
     std::ofstream(folder + "/local_cpulist") << "4-5,12\n";
     const Nearest nearest = nearest_of_pci_device(folder);
     EXPECT_EQ(nearest.numa_node, 1);
-    EXPECT_THAT(nearest.cpus, ElementsAre(4, 5, 12));
+    EXPECT_EQ(nearest.cpus, (core::CpuSet{4, 5, 12}));
 }
 
 TEST(PciDevice, OnAMachineWithOneNodeOrNoSuchFolderIsNearNothing) {
@@ -34,14 +30,14 @@ TEST(PciDevice, OnAMachineWithOneNodeOrNoSuchFolderIsNearNothing) {
     std::ofstream(folder + "/numa_node") << "-1\n";
     EXPECT_EQ(nearest_of_pci_device(folder).numa_node, -1);
     EXPECT_EQ(nearest_of_pci_device("/nowhere").numa_node, -1);
-    EXPECT_THAT(nearest_of_pci_device("/nowhere").cpus, IsEmpty());
+    EXPECT_TRUE(nearest_of_pci_device("/nowhere").cpus.empty());
 }
 
 TEST(PciDevice, WithAListOfCpusThatIsNoneIsNearNone) {
     const std::string folder = testing::TempDir() + "/trtlab_pci_device_of_nonsense";
     std::filesystem::create_directories(folder);
     std::ofstream(folder + "/local_cpulist") << "0-4000000000\n";
-    EXPECT_THAT(nearest_of_pci_device(folder).cpus, IsEmpty());
+    EXPECT_TRUE(nearest_of_pci_device(folder).cpus.empty());
 }
 
 TEST(Nvml, TellsWhatIsNearToAGpuBeyondSixtyFourCpus) {
@@ -49,7 +45,7 @@ TEST(Nvml, TellsWhatIsNearToAGpuBeyondSixtyFourCpus) {
     ASSERT_TRUE(nvml.available());
     const Nearest nearest = nvml.nearest(kUuid);
     EXPECT_EQ(nearest.numa_node, 1);
-    EXPECT_THAT(nearest.cpus, ElementsAre(0, 1, 130));
+    EXPECT_EQ(nearest.cpus, (core::CpuSet{0, 1, 130}));
     EXPECT_EQ(nvml.total_memory_bytes(kUuid), 85520809984u);
 }
 
@@ -63,7 +59,7 @@ TEST(Nvml, TellsTheLoadInWattsAndPercent) {
 
 TEST(Nvml, KnowsNothingOfAGpuThatItDoesNotHave) {
     const Nvml nvml(TRTLAB_FAKE_NVML);
-    EXPECT_THAT(nvml.nearest("GPU-0").cpus, IsEmpty());
+    EXPECT_TRUE(nvml.nearest("GPU-0").cpus.empty());
     EXPECT_EQ(nvml.total_memory_bytes("GPU-0"), 0u);
     EXPECT_EQ(nvml.load("GPU-0").gpu_percent, -1);
 }

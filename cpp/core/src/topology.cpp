@@ -44,6 +44,8 @@ Handle prepare(const std::string& what) {
     Handle handle(topology);
     if (hwloc_topology_set_flags(topology, kFlags) != 0) fail(what, errno);
     bool set = hwloc_topology_set_all_types_filter(topology, HWLOC_TYPE_FILTER_KEEP_NONE) == 0;
+    // NUMA nodes hang on groups where a package has several of them: without, each would have all CPUs.
+    set = set && hwloc_topology_set_type_filter(topology, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE) == 0;
     for (const hwloc_obj_type_t type : {HWLOC_OBJ_PACKAGE, HWLOC_OBJ_CORE})
         set = set && hwloc_topology_set_type_filter(topology, type, HWLOC_TYPE_FILTER_KEEP_ALL) == 0;
     for (const hwloc_obj_type_t type : kCaches)
