@@ -4,8 +4,6 @@
 #include <sched.h>
 #include <sys/resource.h>
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -32,6 +30,7 @@
 #endif
 
 #include "rounds.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/thread_pool.hpp"
 
 namespace {
@@ -182,6 +181,34 @@ void post(benchmark::State& state) {
     report_each(state, kTasks);
 }
 
+/// The same with one call for many tasks, made anew each time.
+void post_bulk(benchmark::State& state) {
+    constexpr int kBulk = 256;
+    ThreadPool pool(kWorkers);
+    Countdown countdown;
+    std::vector<ThreadPool::Task> tasks(kBulk);
+    for (auto _ : state) {
+        countdown.start(kTasks);
+        for (int i = 0; i < kTasks; i += kBulk) {
+            for (ThreadPool::Task& task : tasks) task = [&countdown] { countdown.one(); };
+            pool.post_bulk(tasks);
+        }
+        countdown.wait();
+    }
+    report_each(state, kTasks);
+}
+
+void submit_bulk(benchmark::State& state) {
+    ThreadPool pool(kWorkers);
+    Countdown countdown;
+    for (auto _ : state) {
+        countdown.start(kTasks);
+        pool.submit_bulk(kTasks, [&countdown](std::size_t) { countdown.one(); }).get();
+        countdown.wait();
+    }
+    report_each(state, kTasks);
+}
+
 /// A result through a future, one at a time.
 template <class Submit>
 void latency(benchmark::State& state, Submit submit) {
@@ -220,6 +247,30 @@ double cpu_seconds() {
         return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
     };
     return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+/// A million tasks, of which each looks where it runs.
+void pinned(benchmark::State& state) {
+    ThreadPool pool(ThreadPool::Options{.threads = kWorkers, .cpus = process_cpus()});
+    std::atomic<std::int64_t> off{0}, tasks{0};
+    const auto mine = [&] {
+        thread_local const int cpu = thread_affinity().count() == 1 ? thread_affinity().first() : -1;
+        return cpu;
+    };
+    Countdown countdown;
+    for (auto _ : state) {
+        countdown.start(kTasks);
+        for (int i = 0; i < kTasks; ++i) {
+            pool.post([&] {
+                if (sched_getcpu() != mine()) off.fetch_add(1, std::memory_order_relaxed);
+                countdown.one();
+            });
+        }
+        countdown.wait();
+        tasks += kTasks;
+    }
+    state.counters["tasks"] = static_cast<double>(tasks);
+    state.counters["off_their_mask"] = static_cast<double>(off);
 }
 
 /// After a burst of work, with nothing to do.
@@ -270,6 +321,10 @@ int main(int argc, char** argv) {
     add("submit and get, Boost.Asio", submit_get_of<Asio>);
     against("Boost.Asio", "< 1");
 #endif
+    add("post_bulk of 256", post_bulk);
+    add("submit_bulk", submit_bulk);
+    comparisons.push_back({"post_bulk of 256", "post", "each_ns", {}, "< 1, and <= 40 ns"});
+    benchmark::RegisterBenchmark("pinned, one CPU each", pinned)->Iterations((1000000 + kTasks - 1) / kTasks);
     add("idle", idle);
     return rounds.run(comparisons);
 }

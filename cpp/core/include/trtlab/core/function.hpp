@@ -32,6 +32,7 @@ public:
             if (f == nullptr) return;  // an empty std::function or a null pointer makes an empty UniqueFunction
         }
         if constexpr (fits<Target>()) {
+            if constexpr (std::is_empty_v<Target>) storage_[0] = {};  // else compilers warn where it is moved
             ::new (static_cast<void*>(storage_)) Target(std::forward<F>(f));
             table_ = &kInlineTable<Target>;
         } else {

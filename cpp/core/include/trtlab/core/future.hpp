@@ -177,6 +177,8 @@ public:
 
     Future<T> future() const { return Future<T>(state_); }
     bool try_start() noexcept { return state_->try_start(); }
+    /// It was cancelled, or fulfilled.
+    bool done() const noexcept { return state_->done(); }
     template <class... Args>
     void set_value(Args&&... args) {
         state_->set_value(std::forward<Args>(args)...);

@@ -121,8 +121,8 @@ struct ThreadPool::Bulk {
 
     /// One worker's part.
     void run() {
-        // Whoever is first begins; the others see it running, or cancelled.
-        if (!promise.try_start() && !promise.future().running()) return;
+        (void)promise.try_start();  // by whoever is first
+        if (promise.done()) return;
         std::size_t finished = 0;
         for (std::size_t i = 0; (i = next.fetch_add(1, std::memory_order_relaxed)) < count; ++finished) call(i);
         finish(finished);
