@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
@@ -48,6 +49,12 @@ Deadline::Deadline(std::chrono::nanoseconds timeout) : at_ns_(-1) {
     } else if (timeout.count() <= INT64_MAX - now) {
         at_ns_ = now + timeout.count();
     }
+}
+
+Deadline::Deadline(std::chrono::steady_clock::time_point at) noexcept : at_ns_(-1) {
+    // The standard library's steady clock is CLOCK_MONOTONIC in nanoseconds.
+    const std::chrono::nanoseconds since_boot = at.time_since_epoch();
+    if (since_boot != std::chrono::nanoseconds::max()) at_ns_ = std::max<std::int64_t>(since_boot.count(), 0);
 }
 
 WaitResult futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,

@@ -39,6 +39,8 @@ private:
 class Deadline {
 public:
     explicit Deadline(std::chrono::nanoseconds timeout);
+    /// `time_point::max()` is never.
+    explicit Deadline(std::chrono::steady_clock::time_point at) noexcept;
     bool never() const noexcept { return at_ns_ < 0; }
     std::int64_t monotonic_ns() const noexcept { return at_ns_; }
 
