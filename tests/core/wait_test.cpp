@@ -53,6 +53,14 @@ TEST(Deadline, IsInThePastForNoTimeAndLess) {
     }
 }
 
+TEST(Deadline, MayBeAPointOfTheMonotonicClock) {
+    using TimePoint = std::chrono::steady_clock::time_point;
+    EXPECT_EQ(Deadline(TimePoint(5s)).monotonic_ns(), 5'000'000'000);
+    EXPECT_EQ(Deadline(TimePoint(-5s)).monotonic_ns(), 0);
+    EXPECT_EQ(Deadline(TimePoint::min()).monotonic_ns(), 0);
+    EXPECT_TRUE(Deadline(TimePoint::max()).never());
+}
+
 TEST(Deadline, IsThatFarAheadOfTheMonotonicClock) {
     const auto now = [] { return std::chrono::steady_clock::now().time_since_epoch().count(); };
     const auto before = now();

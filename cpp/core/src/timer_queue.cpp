@@ -161,10 +161,12 @@ Timer TimerQueue::at(Clock::time_point when, Task&& task) {
     return Timer(state_, std::move(entry));
 }
 
-Timer TimerQueue::after(std::chrono::nanoseconds delay, Task&& task) {
+TimerQueue::Clock::time_point TimerQueue::from_now(std::chrono::nanoseconds delay) noexcept {
     const Clock::time_point now = Clock::now();
-    return at(delay < Clock::time_point::max() - now ? now + delay : Clock::time_point::max(), std::move(task));
+    return delay < Clock::time_point::max() - now ? now + delay : Clock::time_point::max();
 }
+
+Timer TimerQueue::after(std::chrono::nanoseconds delay, Task&& task) { return at(from_now(delay), std::move(task)); }
 
 void TimerQueue::close(Pending pending) {
     const Ref<State> state = state_;  // first: a task may destroy the queue meanwhile

@@ -21,6 +21,8 @@
 
 namespace trtlab::core {
 
+class ScheduleAwaiter;
+
 /// Worker threads behind one bounded first-in-first-out queue.
 ///
 /// A task posted while a worker is parked, and none is about to look, is handed to that worker directly. Workers search
@@ -98,6 +100,9 @@ public:
     /// further call begins. It can be cancelled until the first begins. `f` is called by several threads at a time.
     template <class F>
     Future<void> submit_bulk(std::size_t count, F&& f, const WaitOptions& wait = {});
+
+    /// `co_await pool.schedule();`: the coroutine goes on on a worker. Needs `trtlab/core/await.hpp`.
+    ScheduleAwaiter schedule() noexcept;
 
     /// Refuses new tasks; runs those queued (`drain`) or drops them (`cancel`: their futures fail with Closed); joins
     /// the workers. Callers blocked in `post` wake with Closed. Idempotent; throws InvalidArgument on one of the

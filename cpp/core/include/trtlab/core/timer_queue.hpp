@@ -12,6 +12,8 @@
 
 namespace trtlab::core {
 
+class SleepAwaiter;
+
 /// Runs tasks at their time: one heap on the monotonic clock (`std::chrono::steady_clock`) behind one thread.
 ///
 /// Tasks run one after another on that thread, so each must be short: what is long it posts to a `ThreadPool`. The
@@ -72,6 +74,10 @@ public:
     /// The same, so long from now. What is too long for the clock is never.
     Timer after(std::chrono::nanoseconds delay, Task&& task);
 
+    /// `co_await timers.sleep_for(5ms);`: the coroutine goes on at that time. Needs `trtlab/core/await.hpp`.
+    SleepAwaiter sleep_for(std::chrono::nanoseconds delay) noexcept;
+    SleepAwaiter sleep_until(Clock::time_point when) noexcept;
+
     /// Refuses new timers. What is pending is dropped (`cancel`), or runs at its time, which is waited for (`drain`);
     /// timers can be cancelled in the meantime, and another `close(Pending::cancel)` ends the wait. Then the thread
     /// ends. Idempotent; throws InvalidArgument on the queue's own thread, which would wait for itself.
@@ -83,6 +89,7 @@ public:
     const std::string& name() const noexcept;
 
 private:
+    static Clock::time_point from_now(std::chrono::nanoseconds delay) noexcept;
     Ref<State> state_;
 };
 
