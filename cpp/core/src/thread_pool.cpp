@@ -1,7 +1,6 @@
 #include "trtlab/core/thread_pool.hpp"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <mutex>
@@ -9,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "signal_mask.hpp"
 #include "spin_time.hpp"
 #include "task_queue.hpp"
 #include "trtlab/core/affinity.hpp"
@@ -239,12 +239,7 @@ void ThreadPool::State::work(std::size_t index) {
 ThreadPool::ThreadPool(const Options& options) : state_(std::make_shared<State>(resolve(options))) {
     const Options& resolved = state_->options;
     const CpuSet allowed = resolved.cpus & process_cpus();
-    // Signals belong to the application's threads; a worker that took one would leave the main thread asleep. Those that
-    // a fault raises are the faulting thread's own: blocked, they would end the process without the handler's report.
-    sigset_t all, before;
-    sigfillset(&all);
-    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, fault);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const SignalsBlocked blocked;
     try {
         auto cpu = allowed.begin();
         for (std::size_t i = 0; i < resolved.threads; ++i) {
@@ -262,13 +257,11 @@ ThreadPool::ThreadPool(const Options& options) : state_(std::make_shared<State>(
             if (state_->pin_refusal.empty()) state_->pin_refusal = place->reason();
         }
     } catch (...) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
         const std::size_t made = state_->threads.size();
         close();
         throw OutOfMemory("thread pool '" + resolved.name + "': the system refused thread " + std::to_string(made + 1) +
                           " of " + std::to_string(resolved.threads));
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (!state_->pin_refusal.empty())
         log("thread pool '" + resolved.name + "' runs without its pins: " + state_->pin_refusal);
 }
