@@ -1,7 +1,6 @@
 #include "trtlab/core/memory.hpp"
 
 #include <bit>
-#include <new>
 
 #include "trtlab/core/error.hpp"
 
@@ -19,18 +18,6 @@ void* MemoryResource::allocate(std::size_t size_bytes, std::size_t alignment) {
 
 void MemoryResource::deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept {
     if (block != nullptr) do_deallocate(block, size_bytes == 0 ? 1 : size_bytes, alignment);
-}
-
-HostMemory::~HostMemory() = default;
-
-void* HostMemory::do_allocate(std::size_t size_bytes, std::size_t alignment) {
-    void* block = ::operator new(size_bytes, std::align_val_t(alignment), std::nothrow);
-    if (block == nullptr) throw OutOfMemory(name() + ": cannot allocate " + std::to_string(size_bytes) + " bytes");
-    return block;
-}
-
-void HostMemory::do_deallocate(void* block, std::size_t, std::size_t alignment) noexcept {
-    ::operator delete(block, std::align_val_t(alignment));
 }
 
 BufferView BufferView::slice(std::size_t offset_bytes, std::size_t size_bytes_) const {

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,16 +47,62 @@ protected:
     virtual void do_deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept = 0;
 };
 
-/// Memory of the host, from the C++ runtime.
+/// What pages blocks of host memory have.
+enum class Pages {
+    normal,
+    transparent_huge,  ///< the kernel is asked for huge pages, and gives them when it can (madvise)
+    huge_2mib,         ///< of those that the administrator reserved (hugetlb)
+    huge_1gib,
+};
+
+/// Memory of the host. Any alignment that fits the address space is honoured.
+///
+/// Without options it is from the C++ runtime. With any, a block has whole pages to itself, mapped for it and given back to
+/// the system with it: for few and large blocks, such as what a suballocator cuts up.
 class [[gnu::visibility("default")]] HostMemory final : public MemoryResource {
 public:
+    struct Options {
+        Pages pages = Pages::normal;
+        /// The NUMA node that all pages lie on; they are touched when they are allocated, so that it shows at once if the
+        /// node has too few.
+        std::optional<int> node = std::nullopt;
+        /// Has the pages made when the block is, near the calling thread if no node is named, rather than one by one when
+        /// they are used.
+        bool touch = false;
+        /// What the system refuses is thrown. Otherwise it is left out: normal pages for huge ones, any node for the one
+        /// named. `left_out()` says what and why.
+        bool strict = true;
+    };
+
+    HostMemory() = default;
+    /// Throws InvalidArgument if, with `strict`, the system lacks the node or such pages; the message says what to do.
+    explicit HostMemory(const Options& options);
     ~HostMemory() override;
+
     Device device() const noexcept override { return {}; }
-    std::string name() const override { return "host memory"; }
+    std::string name() const override;
+
+    /// The first thing that was left out since `strict` is false, in words; empty if there was none.
+    std::string left_out() const;
 
 protected:
     void* do_allocate(std::size_t size_bytes, std::size_t alignment) override;
     void do_deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept override;
+
+private:
+    bool mapped() const noexcept;
+    /// Bytes of the pages that a block takes; 0 if there is no such number.
+    std::size_t mapped_bytes(std::size_t size_bytes) const noexcept;
+    void touch(void* block, std::size_t size_bytes);
+    void place_on_node(void* block, std::size_t size_bytes);
+    /// Throws Failure with `problem`, or notes it.
+    template <class Failure>
+    void fail(const std::string& problem);
+
+    Options options_;
+    std::size_t page_bytes_ = 0;
+    mutable std::mutex mutex_;
+    std::string left_out_;
 };
 
 /// A range of memory of some device. Owns nothing.
