@@ -29,7 +29,7 @@ from trtlab._version import __version__
 from trtlab.manager import InferenceManager, MemoryUse
 
 if _TYPE_CHECKING:
-    from trtlab import cuda, openvino, plans, tensorrt, tuning
+    from trtlab import cuda, memory, openvino, plans, tensorrt, tuning
     from trtlab.bench import InferBench
     from trtlab.plans import build
     from trtlab.tuning import tune
@@ -50,6 +50,7 @@ __all__ = [
     "build",
     "cuda",
     "errors",
+    "memory",
     "openvino",
     "plans",
     "tensorrt",
@@ -65,7 +66,7 @@ _os.register_at_fork(after_in_child=_core._after_fork)
 
 def __getattr__(name: str) -> object:
     # Imported when first used, so that a program that serves functions pays for no engine.
-    if name in ("cuda", "openvino", "plans", "tensorrt", "tuning"):
+    if name in ("cuda", "memory", "openvino", "plans", "tensorrt", "tuning"):
         import importlib
 
         return importlib.import_module(f"trtlab.{name}")

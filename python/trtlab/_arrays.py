@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trtlab._layout import numpy_dtype
 from trtlab.errors import EngineError, InvalidArgument
 
 _MAX_RANK = 8
@@ -168,3 +169,8 @@ def to_numpy(tensor: Any) -> Any:
         bits = np.frombuffer(tensor._bits(), dtype=BITS[tensor.dtype])
         return bits.view(getattr(ml_dtypes, tensor.dtype)).reshape(tensor.shape)
     return np.asarray(memoryview(tensor))
+
+
+def of_bits(bits: Any, dtype: str) -> Any:
+    """Return a numpy array of ``dtype`` over the memory of a tensor of its elements' bits."""
+    return to_numpy(bits).view(numpy_dtype(dtype))

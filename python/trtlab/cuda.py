@@ -19,12 +19,13 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtlab._bindings import _cuda
+from trtlab._bindings import _core, _cuda
 from trtlab._bindings._cuda import Buffer, Device, DeviceLoad, DeviceMemory, Library
+from trtlab._layout import check_whole, dtype_name, extents_of, numpy_dtype
 from trtlab.errors import CudaError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "DeviceMemory",
     "Event",
     "Library",
+    "Memory",
     "Stream",
     "allocate",
     "copy",
@@ -55,7 +57,6 @@ __all__ = [
 
 _FOLDERS = ("cu13/lib", "cuda_runtime/lib")
 _FIRST = "cuda"
-_IN_ML_DTYPES = ("bfloat16", "float8_e4m3fn")
 _CPU = (1, 0)
 
 _library: Library | None = None
@@ -117,7 +118,7 @@ class Stream(_cuda.Stream):
     """
 
     def __init__(self, device: str | Device = _FIRST, *, priority: int = 0) -> None:
-        super().__init__(_device(device), _whole("a stream's priority", priority, -(2**31), 2**31 - 1))
+        super().__init__(_device(device), check_whole("a stream's priority", priority, -(2**31), 2**31 - 1))
 
 
 class Event(_cuda.Event):
@@ -131,6 +132,16 @@ class Event(_cuda.Event):
         super().__init__(_device(device), kind)
 
 
+class Memory(_cuda.Memory):
+    """Memory of a GPU as a ``trtlab.memory.MemoryResource``, for other resources to stand on.
+
+    ``kind``: as of ``allocate``. Raises NotFound, InvalidArgument.
+    """
+
+    def __init__(self, device: str | Device = _FIRST, kind: str = "device") -> None:
+        super().__init__(_device(device), kind)
+
+
 def allocate(size_bytes: int, device: str | Device = _FIRST, kind: str = "device") -> Buffer:
     """Return ``size_bytes`` bytes, uninitialised, aligned to 256.
 
@@ -139,7 +150,7 @@ def allocate(size_bytes: int, device: str | Device = _FIRST, kind: str = "device
     May block, without the GIL. Raises OutOfMemory (how much, of what, what was free), CudaError, NotFound,
     InvalidArgument.
     """
-    return _cuda.allocate(_device(device), _whole("size_bytes", size_bytes, 0, 2**63 - 1), kind)
+    return _cuda.allocate(_device(device), check_whole("size_bytes", size_bytes, 0, 2**63 - 1), kind)
 
 
 def pinned(shape: int | Sequence[int], dtype: Any = "float32", device: str | Device = _FIRST) -> np.ndarray[Any, Any]:
@@ -149,11 +160,11 @@ def pinned(shape: int | Sequence[int], dtype: Any = "float32", device: str | Dev
     """
     import numpy as np
 
-    extents, numpy_dtype = _shape(shape), _numpy_dtype(dtype)
-    buffer = allocate(numpy_dtype.itemsize * math.prod(extents), device, "pinned")
+    extents, numbers = extents_of(shape), numpy_dtype(dtype)
+    buffer = allocate(numbers.itemsize * math.prod(extents), device, "pinned")
     # The array keeps the buffer, and the buffer its memory.
     memory: Any = buffer
-    array: np.ndarray[Any, Any] = np.ndarray(extents, dtype=numpy_dtype, buffer=memory)
+    array: np.ndarray[Any, Any] = np.ndarray(extents, dtype=numbers, buffer=memory)
     return array
 
 
@@ -257,7 +268,7 @@ def empty(shape: int | Sequence[int], dtype: Any = "float32", device: str | Devi
 
     ``dtype`` and errors as of ``pinned``, without ml_dtypes.
     """
-    extents, name = _shape(shape), _dtype_name(dtype)
+    extents, name = extents_of(shape), dtype_name(dtype)
     return Array(allocate(_cuda.dense_bytes(name, extents), device), name, extents)
 
 
@@ -297,7 +308,10 @@ def _device(name: str | Device) -> Device:
 
 def _gpu_of(value: Any) -> Device | None:
     buffer = value.buffer if isinstance(value, Array) else value
-    return buffer.device if isinstance(buffer, Buffer) else None
+    if isinstance(buffer, Buffer):
+        return buffer.device
+    name, _, ordinal = buffer.location.partition(":") if isinstance(buffer, _core.Buffer) else ("", "", "")
+    return device(f"cuda:{ordinal}") if name in ("cuda", "cuda_managed") else None
 
 
 def _check_host(array: Any, host: Any) -> None:
@@ -313,7 +327,7 @@ def _check_host(array: Any, host: Any) -> None:
 
 def _range(value: Any, writable: bool) -> Any:
     """What the bindings copy: a Buffer, a buffer of bytes, or (address, bytes, keeper) of a GPU."""
-    if isinstance(value, Buffer):
+    if isinstance(value, _core.Buffer):
         return value
     if isinstance(value, Array):
         return value._buffer.slice(0, value.nbytes)
@@ -323,7 +337,7 @@ def _range(value: Any, writable: bool) -> Any:
         return _host_bytes(value, writable)
     try:
         address, read_only = interface["data"]
-        shape, strides = _shape(interface["shape"]), tuple(interface.get("strides") or ())
+        shape, strides = extents_of(interface["shape"]), tuple(interface.get("strides") or ())
         address, itemsize = operator.index(address or 0), int(interface["typestr"][2:])
         if not 0 <= address < 2**64 or itemsize <= 0 or (strides and len(strides) != len(shape)):
             raise ValueError(interface)
@@ -367,48 +381,6 @@ def _consumer(stream: int | None) -> int:
     if not isinstance(stream, int) or stream == 0 or stream < -1:
         raise InvalidArgument(f"a GPU array's stream: expected None, -1, 1, 2 or a stream's handle, got {stream!r}")
     return stream
-
-
-def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    try:
-        extents = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
-    except TypeError:
-        raise InvalidArgument(f"a shape: expected an int or a sequence of ints, got {shape!r}") from None
-    if len(extents) > 8 or any(extent < 0 for extent in extents):
-        raise InvalidArgument(f"a shape: expected up to 8 extents >= 0, got {shape!r}")
-    if math.prod(extents) >= 2**60:
-        raise InvalidArgument(f"a shape: {list(extents)} has more elements than any memory")
-    return extents
-
-
-def _whole(what: str, value: int, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidArgument(f"{what}: expected an int from {low} to {high}, got {value!r}")
-    return value
-
-
-def _dtype_name(dtype: Any) -> str:
-    if isinstance(dtype, str) and dtype in _IN_ML_DTYPES:
-        return dtype
-    return str(_numpy_dtype(dtype).name)
-
-
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
-    import numpy as np
-
-    if isinstance(dtype, str) and dtype in _IN_ML_DTYPES:
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise InvalidArgument(f"numpy has no {dtype} of its own: pip install ml_dtypes") from None
-        dtype = getattr(ml_dtypes, dtype)
-    try:
-        found: np.dtype[Any] = np.dtype(dtype)
-    except TypeError:
-        raise InvalidArgument(f"a dtype: expected one of numpy's, or one of {_IN_ML_DTYPES}, got {dtype!r}") from None
-    if found.hasobject or found.itemsize == 0 or found.names is not None or not found.isnative:
-        raise InvalidArgument(f"a dtype: expected a number's, in this machine's byte order, got {found}")
-    return found
 
 
 def _after_fork() -> None:

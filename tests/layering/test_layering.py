@@ -46,14 +46,16 @@ LAYERS = (
         public=("trtlab/core/", "trtlab/cuda/", "trtlab/tensorrt/"),
         private=("dlfcn.h",),
     ),
-    Layer(f"{BINDINGS}/core", public=("trtlab/core/", "nanobind/", "python.hpp", "device_bridge.hpp")),
+    Layer(
+        f"{BINDINGS}/core", public=("trtlab/core/", "nanobind/", "python.hpp", "device_bridge.hpp", "memory_handle.hpp")
+    ),
     Layer(
         f"{BINDINGS}/openvino",
         public=("trtlab/core/", "trtlab/openvino/", "nanobind/", "python.hpp"),
     ),
     Layer(
         f"{BINDINGS}/cuda",
-        public=("trtlab/core/", "trtlab/cuda/", "nanobind/", "python.hpp", "device_bridge.hpp"),
+        public=("trtlab/core/", "trtlab/cuda/", "nanobind/", "python.hpp", "device_bridge.hpp", "memory_handle.hpp"),
     ),
     Layer(
         f"{BINDINGS}/tensorrt",

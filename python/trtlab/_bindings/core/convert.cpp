@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "bridge_registry.hpp"
+#include "memory.hpp"
 
 namespace trtlab::bindings {
 namespace nb = nanobind;
@@ -116,6 +117,7 @@ public:
 bool read_only(const core::Tensor& tensor) noexcept {
     const core::RefCounted* owner = tensor.owner().get();
     if (const auto* buffers = dynamic_cast<const BorrowedBuffers*>(owner)) return !buffers->writable;
+    if (const auto* shared = dynamic_cast<const SharedBlock*>(owner)) return shared->read_only;
     return dynamic_cast<const Garbage*>(owner) != nullptr;
 }
 

@@ -4,6 +4,7 @@
 #include <nanobind/stl/string_view.h>
 
 #include "bridge_registry.hpp"
+#include "memory.hpp"
 #include "trtlab/core/budget.hpp"
 #include "trtlab/core/affinity.hpp"
 
@@ -21,6 +22,9 @@ NB_MODULE(_core, module) {
     bind_errors();
     bind_device_bridge(module);
     bind_tensor(module);
+    bind_buffer(module);
+    bind_memory(module);
+    bind_shared_memory(module);
     bind_future(module);
     bind_model(module);
     bind_manager(module);

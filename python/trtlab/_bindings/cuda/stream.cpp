@@ -11,13 +11,14 @@
 #include <string>
 #include <utility>
 
-#include "buffer.hpp"
+#include "memory_handle.hpp"
 #include "module.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/cuda/memory.hpp"
 
 namespace trtlab::cuda {
 namespace nb = nanobind;
+using bindings::PartOfBlock;
 using bindings::ReleasedGil;
 
 namespace {
@@ -31,8 +32,8 @@ public:
     Lent(const Library& library, nb::handle value, bool writable, const char* what) {
         if (nb::isinstance<PartOfBlock>(value)) {
             const PartOfBlock& part = nb::cast<const PartOfBlock&>(value);
-            range_ = part.view;
-            block_ = part.block;
+            range_ = part.range();
+            owner_ = part.owner();
         } else if (nb::isinstance<nb::tuple>(value) && nb::len(value) == 3) {
             range_.data = reinterpret_cast<void*>(nb::cast<std::uintptr_t>(nb::object(value[0])));
             range_.size_bytes = nb::cast<std::size_t>(nb::object(value[1]));
@@ -61,7 +62,7 @@ public:
     }
     Lent(Lent&& other) noexcept
         : range_(other.range_),
-          block_(std::move(other.block_)),
+          owner_(std::move(other.owner_)),
           keeper_(std::move(other.keeper_)),
           buffer_(std::exchange(other.buffer_, std::nullopt)) {}
     Lent& operator=(Lent&&) = delete;
@@ -72,7 +73,7 @@ public:
 
 private:
     core::BufferView range_;
-    core::Ref<Block> block_;
+    core::Ref<const core::RefCounted> owner_;
     nb::object keeper_;
     std::optional<Py_buffer> buffer_;
 };
