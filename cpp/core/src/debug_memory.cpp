@@ -35,7 +35,7 @@ std::string in_words(const void* block) {
 }  // namespace
 
 DebugMemory::DebugMemory(std::shared_ptr<MemoryResource> upstream, Handler handler)
-    : upstream_(require_upstream(std::move(upstream), "a debug memory")),
+    : upstream_(required_upstream(std::move(upstream), "a debug memory")),
       fenced_(upstream_->device().host_accessible()),
       handler_(std::move(handler)) {}
 

@@ -26,7 +26,7 @@ void give_back(std::atomic<std::size_t>& used, std::size_t less) noexcept {
 }  // namespace
 
 LimitedMemory::LimitedMemory(std::shared_ptr<MemoryResource> upstream, const Limits& limits)
-    : upstream_(require_upstream(std::move(upstream), "a limited memory")), limits_(limits) {}
+    : upstream_(required_upstream(std::move(upstream), "a limited memory")), limits_(limits) {}
 
 LimitedMemory::~LimitedMemory() = default;
 

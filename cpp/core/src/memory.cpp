@@ -1,23 +1,23 @@
 #include "trtlab/core/memory.hpp"
 
-#include <bit>
-
 #include "trtlab/core/error.hpp"
+#include "upstream.hpp"
 
 namespace trtlab::core {
 
 MemoryResource::~MemoryResource() = default;
 
-void* MemoryResource::allocate(std::size_t size_bytes, std::size_t alignment) {
-    if (!std::has_single_bit(alignment)) {
-        throw InvalidArgument(name() + ": an alignment of " + std::to_string(alignment) +
-                              " bytes was asked for; expected a power of two");
-    }
-    return do_allocate(size_bytes == 0 ? 1 : size_bytes, alignment);
+void MemoryResource::refuse_alignment(std::size_t alignment) const {
+    throw InvalidArgument(name() + ": an alignment of " + std::to_string(alignment) +
+                          " bytes was asked for; expected a power of two");
 }
 
-void MemoryResource::deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept {
-    if (block != nullptr) do_deallocate(block, size_bytes == 0 ? 1 : size_bytes, alignment);
+void log_foreign_block(const MemoryResource& who) noexcept {
+    try {
+        log(who.name() + ": what was given back is no block of it, or was given back before; it is left alone");
+    } catch (...) {
+        log_current_exception("a block that was given back to the wrong resource");
+    }
 }
 
 BufferView BufferView::slice(std::size_t offset_bytes, std::size_t size_bytes_) const {

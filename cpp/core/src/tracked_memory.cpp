@@ -16,7 +16,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 }
 
 TrackedMemory::TrackedMemory(std::shared_ptr<MemoryResource> upstream, std::string owner, std::string what)
-    : upstream_(require_upstream(std::move(upstream), "a tracked memory")),
+    : upstream_(required_upstream(std::move(upstream), "a tracked memory")),
       owner_(std::move(owner)),
       what_(std::move(what)) {}
 

@@ -30,11 +30,18 @@ public:
     /// At least `size_bytes` bytes at a multiple of `alignment`. Zero bytes are a block of their own, too: each call
     /// gives an address that no other live block has. Throws OutOfMemory (who asked for how much, and where),
     /// InvalidArgument (an alignment that is no power of two, or more than the resource can give).
-    void* allocate(std::size_t size_bytes, std::size_t alignment = kAlignment);
+    void* allocate(std::size_t size_bytes, std::size_t alignment = kAlignment) {
+        // By hand: where the CPU's instruction may not be assumed, std::has_single_bit is a call.
+        if (alignment == 0 || (alignment & (alignment - 1)) != 0) [[unlikely]]
+            refuse_alignment(alignment);
+        return do_allocate(size_bytes == 0 ? 1 : size_bytes, alignment);
+    }
 
     /// Gives back what `allocate` gave for the same size and alignment. Null is ignored. Never throws: what goes wrong is
     /// logged.
-    void deallocate(void* block, std::size_t size_bytes, std::size_t alignment = kAlignment) noexcept;
+    void deallocate(void* block, std::size_t size_bytes, std::size_t alignment = kAlignment) noexcept {
+        if (block != nullptr) do_deallocate(block, size_bytes == 0 ? 1 : size_bytes, alignment);
+    }
 
     /// Where the blocks are.
     virtual Device device() const noexcept = 0;
@@ -45,6 +52,9 @@ protected:
     /// `size_bytes` is at least 1, and `alignment` a power of two.
     virtual void* do_allocate(std::size_t size_bytes, std::size_t alignment) = 0;
     virtual void do_deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept = 0;
+
+private:
+    [[noreturn]] void refuse_alignment(std::size_t alignment) const;
 };
 
 /// What pages blocks of host memory have.
