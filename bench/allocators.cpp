@@ -196,7 +196,7 @@ void back_at_once(benchmark::State& state) {
 /// Two threads: the first takes, the second gives back. They tell each other of 32 blocks at a time.
 template <class A>
 void cross_thread(benchmark::State& state) {
-    constexpr std::size_t kRing = 1024, kTold = 32;
+    constexpr std::size_t kRing = 4096, kTold = 32;
     static std::array<void*, kRing> ring;
     alignas(64) static std::atomic<std::size_t> taken;
     alignas(64) static std::atomic<std::size_t> given;
@@ -292,23 +292,21 @@ void scratch_monotonic(benchmark::State& state) {
 
 std::vector<trtlab::bench::Comparison> comparisons;
 
-void add(const std::string& name, void (*function)(benchmark::State&), int threads = 1) {
-    benchmark::RegisterBenchmark(name.c_str(), function)->MinTime(0.05)->UseRealTime()->Threads(threads);
-}
+using Function = void (*)(benchmark::State&);
+using Contenders = std::vector<std::pair<std::string, Function>>;
 
-/// One row for each contender; ours is the first.
-void add_row(const std::string& what, int threads,
-             const std::vector<std::pair<std::string, void (*)(benchmark::State&)>>& contenders,
-             const std::string& aim) {
+/// One row for each contender; ours is the first. `iterations`: 0 for as many as 50 ms allow.
+void add_row(const std::string& what, int threads, const Contenders& contenders, const std::string& aim,
+             benchmark::IterationCount iterations = 0) {
     for (const auto& [who, function] : contenders) {
-        add(what + ", " + who, function, threads);
-        if (who != contenders.front().first)
-            comparisons.push_back({what + ", " + contenders.front().first, what + ", " + who, "time_ns",
-                                   trtlab::bench::Comparison::Kind::ratio, aim});
+        auto* const row = benchmark::RegisterBenchmark((what + ", " + who).c_str(), function);
+        row->UseRealTime()->Threads(threads);
+        iterations == 0 ? row->MinTime(0.05) : row->Iterations(iterations);
+        if (who == contenders.front().first) continue;
+        comparisons.push_back({what + ", " + contenders.front().first, what + ", " + who, "time_ns",
+                               trtlab::bench::Comparison::Kind::ratio, aim});
     }
 }
-
-using Contenders = std::vector<std::pair<std::string, void (*)(benchmark::State&)>>;
 
 template <template <class> class Of>
 Contenders thread_safe() {
@@ -358,7 +356,7 @@ int main(int argc, char** argv) {
     alone = thread_safe<BackAtOnce>();
     alone.emplace_back("pmr unsynchronized pool", back_at_once<PmrUnsynchronized>);
     add_row("back at once", 1, alone, "< 1");
-    add_row("cross-thread", 2, thread_safe<CrossThread>(), "< 1");
+    add_row("cross-thread", 2, thread_safe<CrossThread>(), "< 1", 1 << 19);
     add_row("request scratch", 1,
             {{"ScratchMemory", scratch_trtlab},
              {"RingMemory", scratch_ring},

@@ -160,8 +160,12 @@ TEST(RangeHeap, RegionThatIsFreeAgainCanBeRemoved) {
     const RangeHeap::Freed freed = heap.put(b);
     ASSERT_EQ(freed.region.data, address(1 << 20));
     EXPECT_EQ(freed.region.size_bytes, 640u);
-    heap.remove_region(freed.region);
-    EXPECT_EQ(heap.stats().free_bytes, 960u);
+    void* const c = heap.take(700, 1);
+    EXPECT_FALSE(heap.remove_region({address(1 << 16), 1000})) << "part of it is live";
+    EXPECT_TRUE(heap.remove_region(freed.region));
+    EXPECT_FALSE(heap.remove_region(freed.region));
+    EXPECT_EQ(heap.stats().free_bytes, 960u - 704);
+    heap.put(c);
     EXPECT_EQ(heap.take(961, 1), nullptr);
     EXPECT_EQ(heap.take(960, 1), address(1 << 16));
 }

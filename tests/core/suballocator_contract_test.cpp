@@ -2,6 +2,10 @@
 // the CPU cannot touch. Those that are for one thread at a time stand behind a lock, as the suite uses many.
 
 #include "memory_contract.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "trtlab/core/best_fit_memory.hpp"
 #include "trtlab/core/block_arena.hpp"
 #include "trtlab/core/ring_memory.hpp"
@@ -110,6 +114,34 @@ TEST(SynchronizedMemory, KeepsItsUpstreamAndNamesIt) {
     EXPECT_EQ(memory.device(), upstream->device());
     EXPECT_EQ(upstream.use_count(), 2);
     EXPECT_THROW(SynchronizedMemory(nullptr), InvalidArgument);
+}
+
+TEST(ForkedChild, IsRefusedByWhatHasALockAndGoesOn) {
+    const auto arena = std::make_shared<BlockArena>(std::make_shared<UntouchableMemory>());
+    const auto locked_scratch = std::make_shared<SynchronizedMemory>(std::make_shared<ScratchMemory>(arena));
+    void* const block = locked_scratch->allocate(100);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        int refused = 0;
+        for (const std::shared_ptr<MemoryResource>& memory :
+             {std::static_pointer_cast<MemoryResource>(arena),
+              std::static_pointer_cast<MemoryResource>(locked_scratch)}) {
+            try {
+                (void)memory->allocate(100);
+            } catch (const Closed&) {
+                ++refused;
+            }
+        }
+        locked_scratch->deallocate(block, 100);
+        arena->release(block);
+        arena->trim();
+        _exit(refused == 2 ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    locked_scratch->deallocate(block, 100);
 }
 
 }  // namespace

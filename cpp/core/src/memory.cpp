@@ -7,7 +7,7 @@ namespace trtlab::core {
 
 MemoryResource::~MemoryResource() = default;
 
-void MemoryResource::refuse_alignment(std::size_t alignment) const {
+void MemoryResource::throw_no_power_of_two(std::size_t alignment) const {
     throw InvalidArgument(name() + ": an alignment of " + std::to_string(alignment) +
                           " bytes was asked for; expected a power of two");
 }

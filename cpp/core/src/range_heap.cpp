@@ -10,7 +10,10 @@
 namespace trtlab::core {
 
 RangeHeap::RangeHeap(std::size_t granule_bytes, std::size_t min_split_bytes)
-    : granule_(granule_bytes), min_split_(std::max(granule_bytes, min_split_bytes)), roots_{kNone} {
+    : granule_(granule_bytes),
+      granule_shift_(static_cast<unsigned>(std::countr_zero(granule_bytes))),
+      min_split_(std::max(granule_bytes, min_split_bytes)),
+      forests_(1) {
     if (!std::has_single_bit(granule_bytes)) {
         throw InvalidArgument("a heap of ranges: a granule of " + std::to_string(granule_bytes) +
                               " bytes; expected a power of two");
@@ -20,8 +23,8 @@ RangeHeap::RangeHeap(std::size_t granule_bytes, std::size_t min_split_bytes)
 RangeHeap::~RangeHeap() = default;
 
 RangeHeap::Owner RangeHeap::add_owner() {
-    roots_.push_back(kNone);
-    return static_cast<Owner>(roots_.size() - 1);
+    forests_.emplace_back();
+    return static_cast<Owner>(forests_.size() - 1);
 }
 
 void RangeHeap::add_region(const Region& region, Owner owner) {
@@ -31,10 +34,14 @@ void RangeHeap::add_region(const Region& region, Owner owner) {
     insert(make_node(reinterpret_cast<std::uintptr_t>(region.data), size, owner));
 }
 
-void RangeHeap::remove_region(const Region& region, Owner owner) noexcept {
-    const Index node = first_from(owner, {region.size_bytes, reinterpret_cast<std::uintptr_t>(region.data)});
+bool RangeHeap::remove_region(const Region& region, Owner owner) noexcept {
+    const auto begin = reinterpret_cast<std::uintptr_t>(region.data);
+    const std::size_t size = region.size_bytes & ~(granule_ - 1);
+    const Index node = first_from(owner, {size, begin});
+    if (node == kNone || nodes_[node].begin != begin || nodes_[node].size != size) return false;
     erase(node);
     drop_node(node);
+    return true;
 }
 
 void* RangeHeap::take(std::size_t size_bytes, std::size_t alignment, Owner owner) {
@@ -111,8 +118,9 @@ void RangeHeap::coalesce(Index node) noexcept {
 
 void RangeHeap::hand_over(Owner from, Owner to) noexcept {
     if (from == to) return;
-    while (roots_[from] != kNone) {
-        const Index node = roots_[from];
+    const Forest& forest = forests_[from];
+    for (unsigned bin = 0; (bin = first_occupied(forest, bin)) < kBins;) {
+        const Index node = forest.roots[bin];
         erase(node);
         nodes_[node].owner = to;
         coalesce(node);
@@ -120,9 +128,31 @@ void RangeHeap::hand_over(Owner from, Owner to) noexcept {
 }
 
 std::size_t RangeHeap::largest(Owner owner) const noexcept {
+    const Forest& forest = forests_[owner];
     std::size_t size = 0;
-    for (Index node = roots_[owner]; node != kNone; node = nodes_[node].right) size = nodes_[node].size;
+    for (unsigned bin = kBins; size == 0 && bin-- > 0;) {
+        for (Index node = forest.roots[bin]; node != kNone; node = nodes_[node].right) size = nodes_[node].size;
+    }
     return size;
+}
+
+unsigned RangeHeap::bin_of(std::size_t size) const noexcept {
+    const std::size_t granules = size >> granule_shift_;
+    if (granules < 16) return static_cast<unsigned>(granules);
+    const auto top = static_cast<unsigned>(std::bit_width(granules)) - 1;
+    return 16 + (top - 4) * 8 + (static_cast<unsigned>(granules >> (top - 3)) & 7);
+}
+
+/// The first bin from `bin` on that is not empty; kBins if there is none.
+unsigned RangeHeap::first_occupied(const Forest& forest, unsigned bin) noexcept {
+    if (bin >= kBins) return kBins;
+    std::size_t word = bin / 64;
+    std::uint64_t bits = forest.occupied[word] & (~std::uint64_t{0} << bin % 64);
+    while (bits == 0) {
+        if (++word == forest.occupied.size()) return kBins;
+        bits = forest.occupied[word];
+    }
+    return static_cast<unsigned>(word * 64) + static_cast<unsigned>(std::countr_zero(bits));
 }
 
 bool RangeHeap::fits(Index node, std::size_t size, std::size_t alignment) const noexcept {
@@ -131,9 +161,9 @@ bool RangeHeap::fits(Index node, std::size_t size, std::size_t alignment) const 
     return at >= range.begin && at - range.begin <= range.size && size <= range.size - (at - range.begin);
 }
 
-RangeHeap::Index RangeHeap::first_from(Owner owner, const Key& key) const noexcept {
+RangeHeap::Index RangeHeap::first_in(Index root, const Key& key) const noexcept {
     Index found = kNone;
-    for (Index node = roots_[owner]; node != kNone;) {
+    for (Index node = root; node != kNone;) {
         if (before(node, key)) {
             node = nodes_[node].right;
         } else {
@@ -142,6 +172,14 @@ RangeHeap::Index RangeHeap::first_from(Owner owner, const Key& key) const noexce
         }
     }
     return found;
+}
+
+RangeHeap::Index RangeHeap::first_from(Owner owner, const Key& key) const noexcept {
+    const Forest& forest = forests_[owner];
+    unsigned bin = bin_of(key.size);
+    if (const Index found = first_in(forest.roots[bin], key); found != kNone) return found;
+    bin = first_occupied(forest, bin + 1);
+    return bin < kBins ? first_in(forest.roots[bin], key) : kNone;
 }
 
 RangeHeap::Index RangeHeap::find(Owner owner, std::size_t size, std::size_t alignment) const noexcept {
@@ -170,7 +208,10 @@ void RangeHeap::insert(Index node) noexcept {
     range.live = false;
     random_ ^= random_ << 13, random_ ^= random_ >> 17, random_ ^= random_ << 5;
     range.priority = random_;
-    Index* link = &roots_[range.owner];
+    Forest& forest = forests_[range.owner];
+    const unsigned bin = bin_of(range.size);
+    forest.occupied[bin / 64] |= std::uint64_t{1} << bin % 64;
+    Index* link = &forest.roots[bin];
     while (*link != kNone && nodes_[*link].priority >= range.priority) {
         Node& there = nodes_[*link];
         link = before(*link, key) ? &there.right : &there.left;
@@ -199,9 +240,12 @@ void RangeHeap::insert(Index node) noexcept {
 void RangeHeap::erase(Index node) noexcept {
     Node& range = nodes_[node];
     const Key key{range.size, range.begin};
-    Index* link = &roots_[range.owner];
+    Forest& forest = forests_[range.owner];
+    const unsigned bin = bin_of(range.size);
+    Index* link = &forest.roots[bin];
     while (*link != node) link = before(*link, key) ? &nodes_[*link].right : &nodes_[*link].left;
     *link = merged(range.left, range.right);
+    if (forest.roots[bin] == kNone) forest.occupied[bin / 64] &= ~(std::uint64_t{1} << bin % 64);
     stats_.free_bytes -= range.size;
     --stats_.free_ranges;
 }

@@ -33,7 +33,7 @@ public:
     void* allocate(std::size_t size_bytes, std::size_t alignment = kAlignment) {
         // By hand: where the CPU's instruction may not be assumed, std::has_single_bit is a call.
         if (alignment == 0 || (alignment & (alignment - 1)) != 0) [[unlikely]]
-            refuse_alignment(alignment);
+            throw_no_power_of_two(alignment);
         return do_allocate(size_bytes == 0 ? 1 : size_bytes, alignment);
     }
 
@@ -54,7 +54,7 @@ protected:
     virtual void do_deallocate(void* block, std::size_t size_bytes, std::size_t alignment) noexcept = 0;
 
 private:
-    [[noreturn]] void refuse_alignment(std::size_t alignment) const;
+    [[noreturn]] void throw_no_power_of_two(std::size_t alignment) const;
 };
 
 /// What pages blocks of host memory have.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -11,7 +12,7 @@ namespace trtlab::core {
 /// A region is cut into ranges, each live or free. A free one has an owner, a number: there is one owner at first, and may
 /// be more, such as the streams of a GPU. A block is cut from what one owner has free, the smallest range that suffices and
 /// of those the lowest; what comes back is its owner's, and one with the neighbours that are free and of the same owner.
-/// All of it in O(log n): free ranges are in a balanced tree for each owner, by size and address.
+/// All of it in O(log n): an owner's free ranges are in balanced trees by size and address, one for each eighth of a doubling.
 /// Threads: one at a time.
 class [[gnu::visibility("default")]] RangeHeap {
 public:
@@ -42,8 +43,8 @@ public:
     Owner add_owner();
     /// Everything in it is free. Throws std::bad_alloc.
     void add_region(const Region& region, Owner owner = 0);
-    /// Forgets a region that `put` gave, and nothing was cut from since.
-    void remove_region(const Region& region, Owner owner = 0) noexcept;
+    /// Forgets a region if all of it is free and the owner's; false otherwise.
+    bool remove_region(const Region& region, Owner owner = 0) noexcept;
 
     /// Null if nothing fits. Throws std::bad_alloc; then nothing has changed.
     void* take(std::size_t size_bytes, std::size_t alignment, Owner owner = 0);
@@ -59,7 +60,7 @@ private:
     using Index = std::uint32_t;
     static constexpr Index kNone = ~Index{0};
 
-    /// A range: its neighbours by address in the same region, and its place in its owner's tree while it is free.
+    /// A range: its neighbours by address in the same region, and its place in one of its owner's trees while it is free.
     struct Node {
         std::uintptr_t begin = 0;
         std::size_t size = 0;
@@ -78,12 +79,24 @@ private:
         Index node = kNone;
     };
 
+    /// Sizes in granules: below 16 each has its bin, and from there on eight do for each doubling.
+    static constexpr unsigned kBins = 16 + 60 * 8;
+    /// One tree for each bin, so that they are shallow; and which of them are not empty.
+    struct Forest {
+        Forest() noexcept { roots.fill(kNone); }
+        std::array<Index, kBins> roots;
+        std::array<std::uint64_t, (kBins + 63) / 64> occupied{};
+    };
+
+    unsigned bin_of(std::size_t size) const noexcept;
+    static unsigned first_occupied(const Forest& forest, unsigned bin) noexcept;
     bool before(Index node, const Key& key) const noexcept {
         const Node& n = nodes_[node];
         return n.size != key.size ? n.size < key.size : n.begin < key.begin;
     }
     bool fits(Index node, std::size_t size, std::size_t alignment) const noexcept;
     Index first_from(Owner owner, const Key& key) const noexcept;
+    Index first_in(Index root, const Key& key) const noexcept;
     Index find(Owner owner, std::size_t size, std::size_t alignment) const noexcept;
 
     void insert(Index node) noexcept;
@@ -103,11 +116,12 @@ private:
     Index erase_live(std::uintptr_t begin) noexcept;
 
     const std::size_t granule_;
+    const unsigned granule_shift_;
     const std::size_t min_split_;
     std::vector<Node> nodes_;
-    std::vector<Index> spare_;  // has room for every node, so that dropping one cannot throw
-    std::vector<Index> roots_;  // by owner
-    std::vector<Slot> slots_;   // live ranges by their address: open addressing, a power of two, half of it empty
+    std::vector<Index> spare_;     // has room for every node, so that dropping one cannot throw
+    std::vector<Forest> forests_;  // by owner
+    std::vector<Slot> slots_;      // live ranges by their address: open addressing, a power of two, half of it empty
     unsigned slot_shift_ = 64;
     std::uint32_t random_ = 0x9e3779b9;
     Stats stats_;
