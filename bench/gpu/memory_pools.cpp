@@ -216,7 +216,7 @@ public:
 private:
     core::BlockArena::Options slabs() const {
         const std::size_t bytes = wanted_.slab_mib << 20;
-        return {.first_block_bytes = bytes, .growth = 1, .max_block_bytes = bytes, .max_cached_bytes = 0};
+        return {.first_block_bytes = bytes, .growth = 1, .max_block_bytes = bytes, .max_cached_bytes = SIZE_MAX};
     }
 
     Memories in_pool(const std::vector<cuda::Stream>& streams) const {

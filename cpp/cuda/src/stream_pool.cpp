@@ -110,7 +110,12 @@ void* StreamPool::allocate(const core::MemoryResource& who, core::RangeHeap::Own
     try {
         const std::lock_guard lock(mutex_);
         void* block = ranges_.take(size_bytes, alignment, side);
-        if (block == nullptr) block = take_over(side, size_bytes, alignment);
+        if (block != nullptr) return block;
+        if (capturing(*sides_[side].stream)) {
+            // CUDA takes nothing from the device meanwhile, and order with another stream would become part of the graph.
+            throw core::OutOfMemory("the stream is being captured, and has no such range free itself");
+        }
+        block = take_over(side, size_bytes, alignment);
         if (block == nullptr) block = gather(side, size_bytes, alignment);
         return block != nullptr ? block : grow(side, size_bytes, alignment);
     } catch (const core::OutOfMemory& error) {
@@ -149,7 +154,6 @@ void* StreamPool::take_over(core::RangeHeap::Owner side, std::size_t size_bytes,
     const StreamView& stream = *sides_[side].stream;
     for (core::RangeHeap::Owner other = 0; other < sides_.size(); ++other) {
         if (other == side || ranges_.largest(other) < size_bytes) continue;
-        if (capturing(stream)) return nullptr;
         if (sides_[other].stream.has_value() && capturing(*sides_[other].stream)) continue;
         void* const block = ranges_.take(size_bytes, alignment, other);
         if (block == nullptr) continue;
@@ -168,7 +172,7 @@ void* StreamPool::take_over(core::RangeHeap::Owner side, std::size_t size_bytes,
 /// Neighbours that different streams have free may be large enough together.
 void* StreamPool::gather(core::RangeHeap::Owner side, std::size_t size_bytes, std::size_t alignment) {
     const StreamView& stream = *sides_[side].stream;
-    if (ranges_.stats().free_bytes < size_bytes || capturing(stream)) return nullptr;
+    if (ranges_.stats().free_bytes < size_bytes) return nullptr;
     bool any = false;
     for (core::RangeHeap::Owner other = 0; other < sides_.size(); ++other) {
         if (other == side || ranges_.largest(other) == 0) continue;

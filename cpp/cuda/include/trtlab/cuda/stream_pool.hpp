@@ -21,8 +21,8 @@ namespace trtlab::cuda {
 ///
 /// What comes back is at once its stream's own, whose later work runs after all that used it before. Where that does not
 /// suffice, what other streams have free is taken, and the stream made to wait (on the GPU, not here) for what those were
-/// given to do by then; only then is a slab taken. A stream that is being captured neither takes from others nor
-/// gives to them.
+/// given to do by then; only then is a slab taken. A stream that is being captured has what it has free itself, and no more:
+/// what the capture needs is taken, or taken and given back, before it begins.
 /// For memory that only work in streams touches: the host must not write to a block that another use may still be read from.
 /// Owns: its slabs, and a share in the arena. Gives them back once the GPU is done.
 /// Threads: all members, and the resources of all streams, may be called from any thread. In a forked child it is dead.
