@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import Any
 
-from trtlab._bindings._core import Completions, Future, _close_all, _report_unraisable
+from trtlab._bindings._core import Completions, Future, Lease, LeaseRequest, Pool, _close_all, _report_unraisable
 
 
 class _LoopBridge:
@@ -58,6 +58,36 @@ def wait(future: Future) -> Generator[Any, None, Any]:
             future.cancel()
             raise
     return future.result(0)
+
+
+class Acquisition:
+    """A lease to come from a pool: ``async with`` it to use the item, or await it for the lease."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._leases: list[Lease] = []
+
+    def __await__(self) -> Generator[Any, None, Lease]:
+        lease = self._pool.try_acquire()
+        if lease is not None:
+            return lease
+        loop, bridge = _bridge()
+        waiter = loop.create_future()
+        request = LeaseRequest(self._pool, bridge.completions, waiter)
+        try:
+            yield from waiter
+        except BaseException:
+            request.cancel()
+            raise
+        return request.lease()
+
+    async def __aenter__(self) -> Any:
+        lease = await self
+        self._leases.append(lease)
+        return lease.item
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._leases.pop().release()
 
 
 class _CallbackThread:

@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <mutex>
 #include <system_error>
@@ -150,6 +151,7 @@ Timer TimerQueue::at(Clock::time_point when, Task&& task) {
     State& state = *state_;
     state.require_own_process();
     if (!task) throw InvalidArgument("timer queue '" + state.options.name + "': the task is empty");
+    when = std::max(when, Clock::time_point{});  // further back, differences of times overflow
     Ref<Entry> entry = state.recycler->take();
     WakeUp wake_up;
     std::lock_guard lock(state.mutex);

@@ -123,10 +123,13 @@ Completions::~Completions() {
 
 void Completions::watch(const FutureHandle& future, nb::object token) {
     future.check_process();
+    future.state().on_ready(announce(std::move(token)));
+}
+
+core::UniqueFunction<void()> Completions::announce(nb::object token) {
     auto node = std::make_unique<Node>();
     node->token = core::make_ref<HeldObject>(std::move(token));
-    future.state().on_ready(
-        [self = core::Ref<Completions>(this), node = std::move(node)]() mutable { self->push(std::move(node)); });
+    return [self = core::Ref<Completions>(this), node = std::move(node)]() mutable { self->push(std::move(node)); };
 }
 
 void Completions::push(std::unique_ptr<Node> owned) noexcept {
@@ -238,9 +241,6 @@ void bind_future(nb::module_& module) {
                    ">";
         });
 
-    struct CompletionsHandle {
-        core::Ref<Completions> completions = core::make_ref<Completions>();
-    };
     nb::class_<CompletionsHandle>(module, "Completions",
                                   "Finished futures on their way to one Python thread, without the GIL.")
         .def(nb::init<>())

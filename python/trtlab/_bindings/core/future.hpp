@@ -7,6 +7,7 @@
 
 #include "errors.hpp"
 #include "garbage.hpp"
+#include "trtlab/core/function.hpp"
 #include "trtlab/core/future.hpp"
 #include "trtlab/core/spec.hpp"
 
@@ -61,6 +62,8 @@ public:
 
     int fileno() const noexcept { return event_; }
     void watch(const FutureHandle& future, nanobind::object token);
+    /// What is called, on any thread and once, lets `token` appear.
+    core::UniqueFunction<void()> announce(nanobind::object token);
     nanobind::list take();
     nanobind::list wait();
     void stop() noexcept;
@@ -77,6 +80,11 @@ private:
     const int event_;
     std::atomic<Node*> head_{nullptr};
     std::atomic<bool> closed_{false};
+};
+
+/// Python's object around it.
+struct CompletionsHandle {
+    core::Ref<Completions> completions = core::make_ref<Completions>();
 };
 
 }  // namespace trtlab::bindings

@@ -2,6 +2,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
+#include <mutex>
+#include <utility>
+
 #include "future.hpp"
 #include "module.hpp"
 #include "trtlab/core/pool.hpp"
@@ -37,10 +41,15 @@ private:
     int made_in_;
 };
 
-/// A pool whose waiters may have stayed in the parent process is refused in a child.
+/// A pool whose waiters may have stayed in the parent process is refused in a child, and leaked there.
 class PoolHandle {
 public:
     explicit PoolHandle(core::Pool<Item> pool) : pool_(std::move(pool)), made_in_(generation()) {}
+    PoolHandle(const PoolHandle&) = delete;
+    PoolHandle& operator=(const PoolHandle&) = delete;
+    ~PoolHandle() {
+        if (made_in_ != generation()) new core::Pool<Item>(std::move(pool_));
+    }
     core::Pool<Item>& get() {
         refuse_forked(made_in_, "pool");
         return pool_;
@@ -51,6 +60,63 @@ private:
     int made_in_;
 };
 
+/// A place in a pool's queue for a task of an event loop, which the loop's `Completions` tells when its turn has come.
+class LeaseRequest {
+public:
+    LeaseRequest(PoolHandle& pool, core::Ref<Completions> loop, nb::object token)
+        : slot_(std::make_shared<Slot>()), made_in_(generation()) {
+        request_ = pool.get().acquire_then(
+            [slot = slot_, done = loop->announce(std::move(token))](core::Lease<Item> lease) mutable {
+                {
+                    const std::lock_guard lock(slot->mutex);
+                    if (!slot->cancelled) {
+                        slot->lease = std::move(lease);
+                        slot->answered = true;
+                    }
+                }
+                done();
+            });
+    }
+    LeaseRequest(const LeaseRequest&) = delete;
+    LeaseRequest& operator=(const LeaseRequest&) = delete;
+    ~LeaseRequest() {
+        if (made_in_ == generation()) {
+            cancel();
+        } else {
+            // Locks of the pool's may be held by a thread that stayed in the parent.
+            new core::Pool<Item>::Request(std::move(request_));
+            new std::shared_ptr<Slot>(std::move(slot_));
+        }
+    }
+    LeaseHandle lease() {
+        refuse_forked(made_in_, "request for a lease");
+        const std::lock_guard lock(slot_->mutex);
+        if (!slot_->answered) throw core::InvalidArgument("the request for a lease has no answer yet");
+        if (!slot_->lease) throw core::Closed("the pool is closed: it gives no more leases");
+        return LeaseHandle(std::move(slot_->lease));
+    }
+    /// Leaves the queue, or gives back what it was given.
+    void cancel() {
+        refuse_forked(made_in_, "request for a lease");
+        core::Lease<Item> dropped;  // returned after the unlock
+        if (request_.cancel()) return;
+        const std::lock_guard lock(slot_->mutex);
+        slot_->cancelled = true;
+        dropped = std::move(slot_->lease);
+    }
+
+private:
+    struct Slot {
+        std::mutex mutex;
+        core::Lease<Item> lease;
+        bool answered = false;
+        bool cancelled = false;
+    };
+    std::shared_ptr<Slot> slot_;
+    core::Pool<Item>::Request request_;
+    int made_in_;
+};
+
 core::Pool<Item> make_pool(nb::iterable items, nb::object on_return) {
     std::vector<Item> owned;
     for (nb::handle item : items) owned.push_back(nb::borrow(item));
@@ -58,8 +124,11 @@ core::Pool<Item> make_pool(nb::iterable items, nb::object on_return) {
     if (on_return.is_none()) return core::Pool<Item>(std::move(owned));
     if (!PyCallable_Check(on_return.ptr()))
         throw core::InvalidArgument("on_return is called with each item that comes back: expected a callable");
-    // Leases end with the GIL held, so the hook runs in the thread that returns the item.
-    return core::Pool<Item>(std::move(owned), [hook = std::move(on_return)](Item& item) { hook(item); });
+    // Leases end with the GIL held, but for one that a waiting thread passes on because it is interrupted.
+    return core::Pool<Item>(std::move(owned), [hook = std::move(on_return)](Item& item) {
+        const nb::gil_scoped_acquire gil;
+        hook(item);
+    });
 }
 
 nb::dict pool_stats(PoolHandle& pool) {
@@ -67,8 +136,10 @@ nb::dict pool_stats(PoolHandle& pool) {
     nb::dict named;
     named["size"] = stats.size;
     named["free"] = stats.free;
+    named["leased"] = stats.leased;
     named["waiting"] = stats.waiting;
     named["acquired"] = stats.acquired;
+    named["waited"] = stats.waited;
     return named;
 }
 
@@ -165,10 +236,34 @@ void bind_pools(nb::module_& module) {
             },
             "Lease an item if one is free and nobody waits for it, else return None. Raises Closed.")
         .def(
+            "acquire_async",
+            [](nb::handle self) { return nb::module_::import_("trtlab._asyncio").attr("Acquisition")(self); },
+            nb::sig("def acquire_async(self) -> trtlab._asyncio.Acquisition"),
+            "Lease an item on the running asyncio loop, without blocking it: ``async with pool.acquire_async() as "
+            "item``, or\n"
+            "``lease = await pool.acquire_async()``. Tasks and threads stand in one queue. Cancelling the task leaves "
+            "it.\n"
+            "Raises Closed.")
+        .def(
             "close", [](PoolHandle& self) { self.get().close(); },
             "Wake every waiter with Closed and give no more leases. Idempotent.")
         .def_prop_ro("closed", [](PoolHandle& self) { return self.get().closed(); })
-        .def("stats", &pool_stats, nb::sig("def stats(self) -> dict[str, int]"), "size, free, waiting, acquired.");
+        .def("stats", &pool_stats, nb::sig("def stats(self) -> dict[str, int]"),
+             "size; free and leased now; waiting (threads and tasks); acquired ever, and how many of these waited.")
+        .def(
+            "wait_times", [](PoolHandle& self) { return self.get().wait_times(); },
+            "A Histogram of the ns that those who had to wait, and were served, waited for their turn.");
+
+    nb::class_<LeaseRequest>(module, "LeaseRequest", "A place in a Pool's queue for a task of an event loop.")
+        .def(
+            "__init__",
+            [](LeaseRequest* self, PoolHandle& pool, const CompletionsHandle& loop, nb::object token) {
+                new (self) LeaseRequest(pool, loop.completions, std::move(token));
+            },
+            nb::arg("pool"), nb::arg("completions"), nb::arg("token"),
+            "``token`` appears in ``completions.take()`` when there is an answer. Raises Closed.")
+        .def("lease", &LeaseRequest::lease, "The lease, once there is an answer. Raises Closed.")
+        .def("cancel", &LeaseRequest::cancel, "Leave the queue, or give back what it was given. Idempotent.");
 
     using Threads = Handle<core::ThreadPool>;
     nb::class_<Threads>(module, "ThreadPool",
