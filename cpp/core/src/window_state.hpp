@@ -57,9 +57,12 @@ struct WindowStream::State final : RefCounted {
 
     // For the producer only.
     std::size_t write(std::span<const std::byte> elements, const Deadline& deadline, const WaitOptions& wait);
-    /// Waits for room behind `position`, and says how many elements; 0 if the time is over. `staged`: room that the memory's
-    /// `write` has, too.
-    std::size_t wait_for_room(bool staged, const Deadline& deadline, const WaitOptions& wait);
+    /// Waits for room behind `position`, and says how many elements; 0 if the time is over.
+    std::size_t wait_for_room(const Deadline& deadline, const WaitOptions& wait);
+    /// The same for what the memory's `write` can take at once.
+    std::size_t wait_for_writable(const Deadline& deadline, const WaitOptions& wait);
+    /// Parks until the producer's wait is granted; false if the time is over.
+    bool wait_as_producer(Waiter& self, const Deadline& deadline, const WaitOptions& wait);
     /// Makes ready to overwrite `elements` behind `position`: the overlap, and fences of whoever read there.
     std::byte* prepare(std::size_t elements);
     void publish(std::size_t elements);
@@ -82,7 +85,6 @@ struct WindowStream::State final : RefCounted {
 
     // What follows needs the lock.
     std::size_t room() const noexcept;
-    void notify_room(WakeUp& wake_up) noexcept;
     void complete(std::uint64_t index, std::size_t size, std::size_t valid, const Ref<const Fence>& fence) noexcept;
     bool ready() const noexcept { return !closed && (handed < produced || !returned.empty()); }
     bool over() const noexcept { return closed || (finished && handed == produced && returned.empty()); }
@@ -102,8 +104,8 @@ struct WindowStream::State final : RefCounted {
     std::size_t readers = 0;       // fences in leases
     std::vector<Lease*> returned;  // given to a consumer that a signal took away: with one reference each
     WaitQueue consumers, turns;
-    Waiter* producer = nullptr;  // waits for room
-    bool producer_staged = false;
+    Waiter* producer = nullptr;     // waits for windows to be given back
+    Waiter* copying = nullptr;      // the same, for the memory to take more
     bool busy = false;              // a producer has the turn
     std::thread::id reserved_by{};  // who has it as a reservation
     bool finished = false, closed = false;

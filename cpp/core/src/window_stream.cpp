@@ -63,6 +63,60 @@ WindowGeometry::WindowGeometry(const WindowStream::Options& options)
       element_bytes(options.element_bytes),
       in_flight(options.windows) {}
 
+WindowStream::State::State(const Options& options_, std::unique_ptr<WindowMemory> memory_)
+    : options(options_),
+      geometry(options_),
+      leases(std::make_unique<Lease[]>(options_.windows)),
+      memory(std::move(memory_)) {
+    returned.reserve(options.windows);
+    memory->on_room = [this] {
+        WakeUp wake_up;
+        std::lock_guard lock(mutex);
+        if (copying != nullptr) std::exchange(copying, nullptr)->grant(wake_up);
+    };
+}
+
+WindowStream::State::~State() {
+    try {
+        for (std::size_t i = 0; i < geometry.in_flight; ++i) {
+            for (const Ref<const Fence>& fence : leases[i].readers) memory->wait_for(*fence);
+        }
+    } catch (...) {
+        log_current_exception(words("giving the ring's memory back"));
+    }
+}
+
+void WindowStream::State::require_own_process() const {
+    if (fork.forked()) throw Closed(words("it stayed in the parent process: make one after the fork"));
+}
+
+void WindowStream::State::throw_closed() const {
+    throw Closed(words(closed ? "it is closed" : "it is finished: it takes no more elements"));
+}
+
+void WindowStream::State::close() noexcept {
+    {
+        std::lock_guard lock(mutex);
+        closed = true;
+        while (Waiter* turn = turns.pop()) {
+            WakeUp wake_up;
+            turn->grant(wake_up);
+        }
+        for (Waiter** waiter : {&producer, &copying}) {
+            WakeUp wake_up;
+            if (*waiter != nullptr) std::exchange(*waiter, nullptr)->grant(wake_up);
+        }
+    }
+    for (;;) {
+        Window dropped;
+        std::lock_guard lock(mutex);
+        if (returned.empty()) break;
+        dropped = Window(Ref<WindowLease>::adopt(returned.back()));
+        returned.pop_back();
+    }
+    hand_out();
+}
+
 WindowLease::~WindowLease() = default;
 
 void WindowStream::Lease::dispose() noexcept {
@@ -161,7 +215,7 @@ WindowStream::Reservation WindowStream::reserve(std::size_t elements, const Wait
     if (!state->begin(deadline, options)) throw_timeout(options);
     Reservation reservation;
     reservation.state_ = state;  // from here on it ends the turn
-    const std::size_t free = state->wait_for_room(false, deadline, options);
+    const std::size_t free = state->wait_for_room(deadline, options);
     if (free == 0) throw_timeout(options);
     const std::size_t size = std::min(free, elements);
     std::byte* const data = state->prepare(size);
@@ -248,7 +302,7 @@ WindowStream::Stats WindowStream::stats() const {
             .ready =
                 state->ready() ? static_cast<std::size_t>(state->produced - state->handed) + state->returned.size() : 0,
             .in_flight = static_cast<std::size_t>(state->produced - state->oldest),
-            .blocked = state->turns.size() + (state->producer != nullptr ? 1 : 0),
+            .blocked = state->turns.size() + (state->producer != nullptr || state->copying != nullptr ? 1 : 0),
             .waiting = state->consumers.size()};
 }
 

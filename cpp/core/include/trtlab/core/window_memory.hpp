@@ -14,7 +14,7 @@ namespace trtlab::core {
 /// The memory of a `WindowStream`'s ring, and how bytes get there: at once on the host, in the order of a CUDA stream on a
 /// GPU. The logic of windows is the stream's; this only copies, and says with fences what is not done yet.
 ///
-/// Threads: one call at a time, the stream sees to it; `room` and `knows` from any thread, under the stream's lock.
+/// Threads: one call at a time, the stream sees to it; `knows` from any thread.
 class [[gnu::visibility("default")]] WindowMemory {
 public:
     explicit WindowMemory(Buffer ring) : ring_(std::move(ring)) {}
@@ -31,10 +31,13 @@ public:
     /// Copies within the ring, between ranges that share no byte, behind all writes.
     virtual void replicate(void* to, const void* from, std::size_t size_bytes) = 0;
 
-    /// How much `write` takes without waiting. When it has grown from zero, `on_room` is called.
-    virtual std::size_t room() const noexcept { return SIZE_MAX; }
+    /// How much `write` takes without waiting.
+    virtual std::size_t room() { return SIZE_MAX; }
 
-    /// Set by the stream. Called from any thread, without a lock that `room` needs.
+    /// `room` was zero: has `on_room` called when it is no longer, at once or later, on any thread and without a lock.
+    virtual void call_when_room() {}
+
+    /// Set by the stream.
     UniqueFunction<void()> on_room;
 
     /// Behind everything that was copied until now; empty: it is done.

@@ -12,51 +12,7 @@ struct Turn : Waiter {
     bool mine = false;
 };
 
-struct Consumer : Waiter {
-    Window window;
-    bool closed = false;
-    bool asynchronous = false;
-};
-
-/// Shared by the queue and by the future's callback that takes it out when it is cancelled.
-struct FutureConsumer final : Consumer, RefCounted {
-    FutureConsumer() { asynchronous = true; }
-    Promise<Window> promise;
-    bool queued = false;  // under the state's lock
-};
-
 }  // namespace
-
-WindowStream::State::State(const Options& options_, std::unique_ptr<WindowMemory> memory_)
-    : options(options_),
-      geometry(options_),
-      leases(std::make_unique<Lease[]>(options_.windows)),
-      memory(std::move(memory_)) {
-    returned.reserve(options.windows);
-    memory->on_room = [this] {
-        WakeUp wake_up;
-        std::lock_guard lock(mutex);
-        notify_room(wake_up);
-    };
-}
-
-WindowStream::State::~State() {
-    try {
-        for (std::size_t i = 0; i < geometry.in_flight; ++i) {
-            for (const Ref<const Fence>& fence : leases[i].readers) memory->wait_for(*fence);
-        }
-    } catch (...) {
-        log_current_exception(words("giving the ring's memory back"));
-    }
-}
-
-void WindowStream::State::require_own_process() const {
-    if (fork.forked()) throw Closed(words("it stayed in the parent process: make one after the fork"));
-}
-
-void WindowStream::State::throw_closed() const {
-    throw Closed(words(closed ? "it is closed" : "it is finished: it takes no more elements"));
-}
 
 bool WindowStream::State::begin(const Deadline& deadline, const WaitOptions& wait) {
     require_own_process();
@@ -116,37 +72,51 @@ std::size_t WindowStream::State::room() const noexcept {
     return free_to > at ? std::min(free_to - at, most) : 0;
 }
 
-void WindowStream::State::notify_room(WakeUp& wake_up) noexcept {
-    if (producer == nullptr || room() == 0 || (producer_staged && memory->room() < geometry.element_bytes)) return;
-    std::exchange(producer, nullptr)->grant(wake_up);
+bool WindowStream::State::wait_as_producer(Waiter& self, const Deadline& deadline, const WaitOptions& wait) {
+    std::exception_ptr interrupted;
+    try {
+        self.wait(deadline, wait.on_signal);
+    } catch (...) {
+        interrupted = std::current_exception();
+    }
+    {
+        std::lock_guard lock(mutex);
+        if (!self.granted()) producer = copying = nullptr;
+    }
+    if (interrupted) std::rethrow_exception(interrupted);
+    return self.granted();
 }
 
-std::size_t WindowStream::State::wait_for_room(bool staged, const Deadline& deadline, const WaitOptions& wait) {
+std::size_t WindowStream::State::wait_for_room(const Deadline& deadline, const WaitOptions& wait) {
     for (;;) {
         Waiter self;
         {
             std::lock_guard lock(mutex);
             if (closed || finished) throw_closed();
-            std::size_t free = room();
-            if (staged) free = std::min(free, memory->room() / geometry.element_bytes);
-            if (free > 0) return free;
-            if (wait.timeout.count() <= 0) return 0;
+            const std::size_t free = room();
+            if (free > 0 || wait.timeout.count() <= 0) return free;
             producer = &self;
-            producer_staged = staged;
         }
-        std::exception_ptr interrupted;
-        try {
-            self.wait(deadline, wait.on_signal);
-        } catch (...) {
-            interrupted = std::current_exception();
-        }
+        if (!wait_as_producer(self, deadline, wait)) return 0;
+    }
+}
+
+std::size_t WindowStream::State::wait_for_writable(const Deadline& deadline, const WaitOptions& wait) {
+    const std::size_t free = wait_for_room(deadline, wait);
+    while (free > 0) {
+        const std::size_t writable = memory->room() / geometry.element_bytes;
+        if (writable > 0) return std::min(free, writable);
+        if (wait.timeout.count() <= 0) break;
+        Waiter self;
         {
             std::lock_guard lock(mutex);
-            if (!self.granted()) producer = nullptr;
+            if (closed) throw_closed();
+            copying = &self;
         }
-        if (interrupted) std::rethrow_exception(interrupted);
-        if (!self.granted()) return 0;
+        memory->call_when_room();
+        if (!wait_as_producer(self, deadline, wait)) break;
     }
+    return 0;
 }
 
 std::byte* WindowStream::State::prepare(std::size_t elements) {
@@ -230,7 +200,7 @@ std::size_t WindowStream::State::write(std::span<const std::byte> elements, cons
     const std::size_t count = elements.size() / geometry.element_bytes;
     std::size_t done = 0;
     while (done < count) {
-        const std::size_t free = wait_for_room(true, deadline, wait);
+        const std::size_t free = wait_for_writable(deadline, wait);
         if (free == 0) break;
         std::size_t now = std::min(free, count - done);
         if (now > piece) now = std::min<std::size_t>(now, geometry.next_completion(position + piece) - position);
@@ -267,7 +237,7 @@ bool WindowStream::State::pad(std::size_t elements, const Deadline& deadline, co
     };
     try {
         while (done < elements) {
-            const std::size_t now = std::min({wait_for_room(true, deadline, wait), most, elements - done});
+            const std::size_t now = std::min({wait_for_writable(deadline, wait), most, elements - done});
             if (now == 0) break;
             std::byte* const to = prepare(now);
             memory->write(to, values.data(), now * geometry.element_bytes);
@@ -299,145 +269,6 @@ void WindowStream::State::finish(const Deadline& deadline, const WaitOptions& wa
         if (produced > 0) last.store(produced - 1, std::memory_order_relaxed);
     }
     hand_out();
-}
-
-Window WindowStream::State::take() noexcept {
-    if (!returned.empty()) {
-        Lease* lease = returned.front();
-        returned.erase(returned.begin());
-        return Window(Ref<WindowLease>::adopt(lease));
-    }
-    Lease& lease = leases[handed++ % geometry.in_flight];
-    lease.state = Ref<State>(this);
-    return Window(Ref<WindowLease>(&lease));
-}
-
-void WindowStream::State::hand_out() noexcept {
-    for (;;) {
-        Ref<FutureConsumer> future;
-        Window window;
-        {
-            WakeUp wake_up;
-            std::lock_guard lock(mutex);
-            if (consumers.empty() || !(ready() || over())) return;
-            auto* consumer = static_cast<Consumer*>(consumers.pop());
-            consumer->closed = closed;
-            if (consumer->asynchronous) {
-                future = Ref<FutureConsumer>::adopt(static_cast<FutureConsumer*>(consumer));  // the queue's
-                future->queued = false;
-                if (!future->promise.try_start()) continue;  // cancelled: the next one
-                if (ready()) window = take();
-            } else {
-                if (ready()) consumer->window = take();
-                consumer->grant(wake_up);
-                continue;
-            }
-        }
-        if (future->closed) {
-            future->promise.set_exception(std::make_exception_ptr(Closed(words("it is closed"))));
-        } else {
-            future->promise.set_value(std::move(window));
-        }
-    }
-}
-
-void WindowStream::State::give_back(Lease& lease) noexcept {
-    WakeUp wake_up;
-    std::lock_guard lock(mutex);
-    lease.released = true;
-    while (oldest < handed && leases[oldest % geometry.in_flight].released) {
-        leases[oldest++ % geometry.in_flight].released = false;
-    }
-    notify_room(wake_up);
-}
-
-void WindowStream::State::close() noexcept {
-    {
-        std::lock_guard lock(mutex);
-        closed = true;
-        while (Waiter* turn = turns.pop()) {
-            WakeUp wake_up;
-            turn->grant(wake_up);
-        }
-        if (producer != nullptr) {
-            WakeUp wake_up;
-            std::exchange(producer, nullptr)->grant(wake_up);
-        }
-    }
-    for (;;) {
-        Window dropped;
-        std::lock_guard lock(mutex);
-        if (returned.empty()) break;
-        dropped = Window(Ref<WindowLease>::adopt(returned.back()));
-        returned.pop_back();
-    }
-    hand_out();
-}
-
-Window WindowStream::State::next(const WaitOptions& wait) {
-    require_own_process();
-    Consumer self;
-    {
-        std::lock_guard lock(mutex);
-        if (closed) throw_closed();
-        if (consumers.empty()) {
-            if (ready()) return take();
-            if (over()) return {};
-        }
-        if (wait.timeout.count() > 0) consumers.push(self);
-    }
-    if (wait.timeout.count() <= 0) throw_timeout(wait);
-    std::exception_ptr interrupted;
-    try {
-        self.wait(Deadline(wait.timeout), wait.on_signal);
-    } catch (...) {
-        interrupted = std::current_exception();
-    }
-    {
-        std::lock_guard lock(mutex);
-        if (!self.granted()) consumers.remove(self);
-        if (interrupted && self.window && !closed) {
-            returned.push_back(static_cast<Lease*>(self.window.lease_.detach()));  // cannot throw: reserved for all
-        }
-    }
-    if (interrupted) {
-        hand_out();
-        std::rethrow_exception(interrupted);
-    }
-    if (!self.granted()) throw_timeout(wait);
-    if (self.closed) throw Closed(words("it was closed while this call waited for a window"));
-    return std::move(self.window);
-}
-
-std::optional<Window> WindowStream::State::try_next() {
-    require_own_process();
-    std::lock_guard lock(mutex);
-    if (closed) throw_closed();
-    if (!consumers.empty()) return std::nullopt;
-    if (ready()) return take();
-    return over() ? std::optional<Window>(Window()) : std::nullopt;
-}
-
-Future<Window> WindowStream::State::next_async() {
-    require_own_process();
-    auto consumer = make_ref<FutureConsumer>();
-    const Future<Window> future = consumer->promise.future();
-    // Before anybody else can see the future, and so before it can be cancelled.
-    future.on_ready([state = Ref<State>(this), consumer] {
-        Ref<FutureConsumer> cancelled;
-        std::lock_guard lock(state->mutex);
-        if (!std::exchange(consumer->queued, false)) return;
-        state->consumers.remove(*consumer);
-        cancelled = Ref<FutureConsumer>::adopt(consumer.get());
-    });
-    {
-        std::lock_guard lock(mutex);
-        consumer->queued = true;
-        consumer->add_ref();  // the queue's
-        consumers.push(*consumer);
-    }
-    hand_out();
-    return future;
 }
 
 }  // namespace trtlab::core
