@@ -23,6 +23,8 @@ from trtlab._bindings._core import (
     Tensor,
     TensorSpec,
     ThreadPool,
+    Window,
+    WindowStream,
     usable_cpus,
 )
 from trtlab._version import __version__
@@ -46,6 +48,8 @@ __all__ = [
     "Tensor",
     "TensorSpec",
     "ThreadPool",
+    "Window",
+    "WindowStream",
     "__version__",
     "build",
     "cuda",

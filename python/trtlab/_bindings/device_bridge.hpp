@@ -1,9 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string_view>
 
 #include "python.hpp"
 #include "trtlab/core/tensor.hpp"
+#include "trtlab/core/window_stream.hpp"
 
 namespace trtlab::bindings {
 
@@ -31,6 +34,13 @@ public:
     /// A dense copy in host memory of a tensor that is dense in GPU memory, behind its fence. Blocks without the GIL.
     /// Throws InvalidArgument (not dense), OutOfMemory, CudaError.
     virtual core::Tensor to_host(const core::Tensor& tensor) = 0;
+
+    /// Blocks without the GIL until `fence` is reached. Throws CudaError.
+    virtual void wait(const core::Fence& fence) = 0;
+
+    /// A ring for windows in the memory of `device`, "cuda:0". Throws InvalidArgument, NotFound, OutOfMemory, CudaError.
+    virtual std::unique_ptr<core::WindowMemory> window_memory(std::string_view device,
+                                                              const core::WindowStream::Options& options) = 0;
 
     /// Gives back what is kept for use again.
     virtual void free_idle() noexcept = 0;

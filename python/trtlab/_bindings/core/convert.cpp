@@ -11,6 +11,7 @@
 
 #include "bridge_registry.hpp"
 #include "memory.hpp"
+#include "trtlab/core/window_stream.hpp"
 
 namespace trtlab::bindings {
 namespace nb = nanobind;
@@ -118,7 +119,8 @@ bool read_only(const core::Tensor& tensor) noexcept {
     const core::RefCounted* owner = tensor.owner().get();
     if (const auto* buffers = dynamic_cast<const BorrowedBuffers*>(owner)) return !buffers->writable;
     if (const auto* shared = dynamic_cast<const SharedBlock*>(owner)) return shared->read_only;
-    return dynamic_cast<const Garbage*>(owner) != nullptr;
+    // Windows that overlap see the same memory.
+    return dynamic_cast<const Garbage*>(owner) != nullptr || dynamic_cast<const core::WindowLease*>(owner) != nullptr;
 }
 
 void Conversion::refuse(const core::TensorSpec& spec, const std::string& problem) const {

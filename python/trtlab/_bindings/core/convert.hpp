@@ -63,7 +63,7 @@ constexpr bool on_gpu(core::Device device) noexcept {
 /// "torch.Tensor"
 std::string name_of_type(nanobind::handle value);
 
-/// Whether `tensor` sees memory that its caller lent, and that must not be written through it.
+/// Whether `tensor` sees memory that is not its own, lent by a caller or a window's, and must not be written through it.
 bool read_only(const core::Tensor& tensor) noexcept;
 
 }  // namespace trtlab::bindings

@@ -62,6 +62,7 @@ nb::object FutureHandle::result(std::optional<double> timeout) {
     wait(timeout);
     if (result_.is_valid()) return result_;
     check_error();
+    if (convert_) return result_ = convert_(*state_);
     if (!output_names_.is_valid()) {
         const auto& held = static_cast<core::FutureState<core::Ref<HeldObject>>&>(*state_).value();
         if (!held_ && held->claim(state_.get())) held_ = held;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -19,6 +20,10 @@ public:
     /// `output_names` is a tuple for `FutureState<Tensors>`, invalid for `FutureState<Ref<HeldObject>>`.
     FutureHandle(core::Ref<core::FutureStateBase> state, nanobind::object output_names)
         : state_(std::move(state)), output_names_(std::move(output_names)), made_in_(generation()) {}
+    /// Of anything else: `convert` makes Python's value of the state, once that is done.
+    using Convert = std::function<nanobind::object(core::FutureStateBase&)>;
+    FutureHandle(core::Ref<core::FutureStateBase> state, Convert convert)
+        : state_(std::move(state)), convert_(std::move(convert)), made_in_(generation()) {}
     FutureHandle(FutureHandle&&) noexcept = default;
     ~FutureHandle() {
         if (held_) held_->unclaim(state_.get());
@@ -45,7 +50,8 @@ private:
 
     core::Ref<core::FutureStateBase> state_;
     nanobind::object output_names_;
-    nanobind::object result_;     // of a model
+    Convert convert_;
+    nanobind::object result_;     // of a model, or made by `convert_`
     core::Ref<HeldObject> held_;  // a task's result, or Python's exception, if this handle has claimed it
     int made_in_;
 };

@@ -30,6 +30,7 @@ NB_MODULE(_core, module) {
     bind_manager(module);
     bind_pools(module);
     bind_infer_bench(module);
+    bind_windows(module);
     module.def("usable_cpus", &trtlab::core::usable_cpus,
                "CPUs that this process may use: its affinity mask, capped by the cgroup's quota.");
     module.def("default_executions", &trtlab::core::default_executions, nb::arg("cpus"),

@@ -99,5 +99,6 @@ void bind_model(nanobind::module_& module);
 void bind_manager(nanobind::module_& module);
 void bind_pools(nanobind::module_& module);
 void bind_infer_bench(nanobind::module_& module);
+void bind_windows(nanobind::module_& module);
 
 }  // namespace trtlab::bindings

@@ -82,7 +82,9 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
     }
     const bool readonly = read_only(tensor);
     if ((flags & PyBUF_WRITABLE) != 0 && readonly) {
-        PyErr_SetString(PyExc_BufferError, "this tensor sees memory that its caller lent: it is read-only");
+        PyErr_SetString(
+            PyExc_BufferError,
+            "this tensor sees memory that others see, of a caller or of a stream's window: it is read-only");
         return -1;
     }
     const int dense = (PyBUF_C_CONTIGUOUS | PyBUF_F_CONTIGUOUS | PyBUF_ANY_CONTIGUOUS) & ~PyBUF_STRIDES;
@@ -175,8 +177,14 @@ core::Device exported_device(const Tensor& tensor) noexcept {
     return tensor.device().type == core::DeviceType::cuda_host ? core::Device{} : tensor.device();
 }
 
-// What a model answers is ready: whatever stream the consumer names may read it at once.
+/// What a model answers is ready; a stream's window in a GPU's memory may still be on its way.
+void wait_until_ready(const Tensor& tensor) {
+    if (tensor.fence()) device_bridge().wait(*tensor.fence());
+}
+
+// It is ready then: whatever stream the consumer names may read it at once.
 nb::object dlpack(nb::handle self, nb::kwargs options) {
+    wait_until_ready(instance<Tensor>(self));
     const core::Device device = exported_device(instance<Tensor>(self));
     const auto option = [&](const char* name) {
         return options.contains(name) ? nb::object(options[name]) : nb::object(nb::none());
@@ -209,6 +217,7 @@ nb::tuple shape_tuple(const core::Shape& shape) {
 
 nb::dict cuda_array_interface(const Tensor& tensor) {
     if (!on_gpu(tensor.device())) throw nb::attribute_error("__cuda_array_interface__: this tensor is in host memory");
+    wait_until_ready(tensor);
     const auto type = dlpack_type(tensor);
     const char* kind = nullptr;
     switch (static_cast<nb::dlpack::dtype_code>(type.code)) {
@@ -234,7 +243,7 @@ nb::dict cuda_array_interface(const Tensor& tensor) {
         tensor.contiguous() ? nb::object(nb::none()) : nb::object(shape_tuple(tensor.strides_bytes()));
     interface["typestr"] = kind + std::to_string(type.bits / 8);
     interface["data"] = nb::make_tuple(reinterpret_cast<std::uintptr_t>(tensor.data()), read_only(tensor));
-    interface["stream"] = nb::none();  // what a model answers is ready
+    interface["stream"] = nb::none();  // it is ready
     return interface;
 }
 

@@ -11,6 +11,7 @@
 #include "trtlab/cuda/fence.hpp"
 #include "trtlab/cuda/memory.hpp"
 #include "trtlab/cuda/stream.hpp"
+#include "trtlab/cuda/window_memory.hpp"
 
 namespace trtlab::cuda {
 namespace nb = nanobind;
@@ -55,6 +56,17 @@ public:
         copies.copy({copy.data(), copy.size_bytes(), {}}, {tensor.data(), tensor.size_bytes(), tensor.device()});
         copies.synchronize();
         return copy;
+    }
+
+    void wait(const core::Fence& fence) override {
+        const ReleasedGil unlocked;
+        dynamic_cast<const EventFence&>(fence).event().synchronize();
+    }
+
+    std::unique_ptr<core::WindowMemory> window_memory(std::string_view device,
+                                                      const core::WindowStream::Options& options) override {
+        const ReleasedGil unlocked;  // the first use of a device may take a second
+        return std::make_unique<WindowMemory>(Device::named(library_, device), options);
     }
 
     void free_idle() noexcept override {
