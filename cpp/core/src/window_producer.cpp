@@ -94,6 +94,7 @@ std::size_t WindowStream::State::wait_for_room(const Deadline& deadline, const W
             std::lock_guard lock(mutex);
             if (closed || finished) throw_closed();
             const std::size_t free = room();
+            readers_seen = readers > 0;
             if (free > 0 || wait.timeout.count() <= 0) return free;
             producer = &self;
         }
@@ -121,27 +122,23 @@ std::size_t WindowStream::State::wait_for_writable(const Deadline& deadline, con
 
 std::byte* WindowStream::State::prepare(std::size_t elements) {
     auto* const base = static_cast<std::byte*>(memory->ring().data);
-    std::uint64_t at = 0, overwritten = 0;
-    bool wrap = false;
-    {
+    // Nobody else changes the position and the lap.
+    std::uint64_t at = position - lap * geometry.lap, overwritten = 0;
+    const bool wrap = at == geometry.end;
+    if (wrap) at = geometry.overlap;
+    if (const std::uint64_t of_lap = lap + (wrap ? 1 : 0); of_lap > 0) {
+        const std::uint64_t touched = (at + elements + geometry.hop - 1) / geometry.hop;
+        overwritten = (of_lap - 1) * geometry.windows_a_lap + std::min<std::uint64_t>(geometry.windows_a_lap, touched);
+    }
+    // A lease is used again only when its window's readers were waited for.
+    const std::uint64_t completed = geometry.complete_at(position + elements);
+    if (completed > geometry.in_flight) overwritten = std::max(overwritten, completed - geometry.in_flight);
+    // Readers that have come since then are of windows that are still held.
+    if (readers_seen) {
         std::lock_guard lock(mutex);
-        at = position - lap * geometry.lap;
-        wrap = at == geometry.end;
-        if (wrap) at = geometry.overlap;
-        const std::uint64_t of_lap = lap + (wrap ? 1 : 0);
-        if (of_lap > 0) {
-            const std::uint64_t touched = (at + elements + geometry.hop - 1) / geometry.hop;
-            overwritten =
-                (of_lap - 1) * geometry.windows_a_lap + std::min<std::uint64_t>(geometry.windows_a_lap, touched);
-        }
-        // A lease is used again only when its window's readers were waited for.
-        const std::uint64_t completed = geometry.complete_at(position + elements);
-        if (completed > geometry.in_flight) overwritten = std::max(overwritten, completed - geometry.in_flight);
-        if (readers > 0) {
-            for (std::uint64_t i = cleared; i < overwritten; ++i) {
-                const auto& of_window = leases[i % geometry.in_flight].readers;
-                waiting_for.insert(waiting_for.end(), of_window.begin(), of_window.end());
-            }
+        for (std::uint64_t i = cleared; i < overwritten; ++i) {
+            const auto& of_window = leases[i % geometry.in_flight].readers;
+            waiting_for.insert(waiting_for.end(), of_window.begin(), of_window.end());
         }
     }
     try {
@@ -186,12 +183,14 @@ void WindowStream::State::publish(std::size_t elements) {
     // Nobody else changes the position.
     const std::uint64_t first = geometry.complete_at(position), end = geometry.complete_at(position + elements);
     const Ref<const Fence> fence = end > first ? memory->fence() : nullptr;
+    bool waited_for = false;
     {
         std::lock_guard lock(mutex);
         position += elements;
         for (std::uint64_t i = first; i < end; ++i) complete(i, geometry.window, geometry.window, fence);
+        waited_for = !consumers.empty();
     }
-    if (end > first) hand_out();
+    if (waited_for && end > first) hand_out();
 }
 
 std::size_t WindowStream::State::write(std::span<const std::byte> elements, const Deadline& deadline,

@@ -111,6 +111,7 @@ struct WindowStream::State final : RefCounted {
     bool finished = false, closed = false;
 
     // The producer's, whoever that is: handed from one to the next under the lock.
+    bool readers_seen = false;  // when room was last looked for
     std::uint64_t cleared = 0;  // the copies wait for the readers of every window before it
     std::vector<Ref<const Fence>> waiting_for;
 
