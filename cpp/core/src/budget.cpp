@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "pump_scope.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/tensor.hpp"
 
@@ -20,30 +21,6 @@ struct ExecutionBudget::Caller : Waiter {
 };
 
 namespace {
-
-/// Marks that this thread is staging and launching for `budget`. A chain, because a callback of one budget's job may
-/// call into another budget, and from there come back.
-class PumpScope {
-public:
-    explicit PumpScope(const ExecutionBudget& budget) noexcept : budget_(&budget), outer_(innermost) {
-        innermost = this;
-    }
-    ~PumpScope() { innermost = outer_; }
-    PumpScope(const PumpScope&) = delete;
-    PumpScope& operator=(const PumpScope&) = delete;
-
-    static bool inside(const ExecutionBudget& budget) noexcept {
-        for (const PumpScope* scope = innermost; scope != nullptr; scope = scope->outer_) {
-            if (scope->budget_ == &budget) return true;
-        }
-        return false;
-    }
-
-private:
-    static inline thread_local const PumpScope* innermost = nullptr;
-    const ExecutionBudget* budget_;
-    const PumpScope* outer_;
-};
 
 ExecutionBudget::Options checked(ExecutionBudget::Options options) {
     if (options.max_executions == 0)
@@ -104,7 +81,7 @@ Job* ExecutionBudget::unlink_unwanted() noexcept {
 
 std::exception_ptr ExecutionBudget::admit(Job& job, const void* owner, std::string_view name, const WaitOptions& wait) {
     job.owner_ = owner;
-    const bool reentrant = PumpScope::inside(*this);
+    const bool reentrant = PumpScope::inside(this);
     Caller self;
     std::exception_ptr interrupted;
     Job* discarded = nullptr;
@@ -134,7 +111,7 @@ std::exception_ptr ExecutionBudget::admit(Job& job, const void* owner, std::stri
     if (discarded != nullptr) discarded->discard();
     if (straight_through) {
         {
-            const PumpScope pumping(*this);
+            const PumpScope pumping(this);
             if (stage(job) == Staged::done) {
                 launch(job);
             } else {
@@ -218,8 +195,8 @@ void ExecutionBudget::launch(Job& job) noexcept {
 }
 
 void ExecutionBudget::pump() noexcept {
-    if (PumpScope::inside(*this)) return;
-    const PumpScope pumping(*this);
+    if (PumpScope::inside(this)) return;
+    const PumpScope pumping(this);
     for (;;) {
         Job* to_stage = nullptr;
         Job* to_launch = nullptr;

@@ -86,8 +86,7 @@ bool FutureStateBase::wait(const WaitOptions& options) const {
     if (done()) return true;
     if (options.timeout.count() <= 0) return false;
     const auto begin = SpinTime::Clock::now();
-    const std::chrono::nanoseconds expected(expected_ns_.load(std::memory_order_relaxed));
-    const auto until = begin + std::min(std::max(spin_time.next(), expected), options.timeout);
+    const auto until = begin + std::min(std::max(spin_time.next(), expected_within()), options.timeout);
     if (spin_until(until, [this] { return done(); })) return true;
     const bool answered = park(options);
     spin_time.learn(SpinTime::Clock::now() - begin);

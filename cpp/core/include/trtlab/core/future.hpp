@@ -41,6 +41,9 @@ public:
     void expect_within(std::chrono::nanoseconds time) noexcept {
         expected_ns_.store(time.count(), std::memory_order_relaxed);  // a hint
     }
+    std::chrono::nanoseconds expected_within() const noexcept {
+        return std::chrono::nanoseconds(expected_ns_.load(std::memory_order_relaxed));
+    }
 
     /// Consumer: gives up work that has not begun. False if it runs or is done.
     bool cancel();
