@@ -22,7 +22,6 @@ from trtlab._bindings._core import (
     Pool,
     Tensor,
     TensorSpec,
-    ThreadPool,
     Window,
     WindowStream,
     usable_cpus,
@@ -31,9 +30,10 @@ from trtlab._version import __version__
 from trtlab.manager import InferenceManager, MemoryUse
 
 if _TYPE_CHECKING:
-    from trtlab import cuda, memory, openvino, plans, tensorrt, tuning
+    from trtlab import affinity, cuda, memory, openvino, plans, tensorrt, tuning
     from trtlab.bench import InferBench
     from trtlab.plans import build
+    from trtlab.thread_pool import ThreadPool
     from trtlab.tuning import tune
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Window",
     "WindowStream",
     "__version__",
+    "affinity",
     "build",
     "cuda",
     "errors",
@@ -70,7 +71,7 @@ _os.register_at_fork(after_in_child=_core._after_fork)
 
 def __getattr__(name: str) -> object:
     # Imported when first used, so that a program that serves functions pays for no engine.
-    if name in ("cuda", "memory", "openvino", "plans", "tensorrt", "tuning"):
+    if name in ("affinity", "cuda", "memory", "openvino", "plans", "tensorrt", "tuning"):
         import importlib
 
         return importlib.import_module(f"trtlab.{name}")
@@ -78,6 +79,10 @@ def __getattr__(name: str) -> object:
         from trtlab.bench import InferBench
 
         return InferBench
+    if name == "ThreadPool":
+        from trtlab.thread_pool import ThreadPool
+
+        return ThreadPool
     if name == "build":
         from trtlab.plans import build
 

@@ -130,7 +130,7 @@ _callbacks_lock = threading.Lock()
 
 
 def call_when_done(future: Future, callback: Callable[[Future], object]) -> None:
-    """Implement ``Future.add_done_callback``."""
+    """Implement ``add_done_callback``."""
     global _callbacks
     if future.done():
         _call(callback, future)

@@ -106,6 +106,39 @@ TEST(ThreadPoolClose, IsRefusedToThePoolsOwnWorkers) {
     EXPECT_EQ(pool.submit([] { return 1; }).get(), 1);
 }
 
+TEST(ThreadPoolShut, WaitsForNobodyAndMayBeCalledByAWorker) {
+    ThreadPool pool(1);
+    std::latch open(1);
+    const auto shutter = pool.submit([&] {
+        open.wait();
+        pool.shut();
+    });
+    const auto queued = pool.submit([] { return 1; });
+    open.count_down();
+    shutter.get();
+    EXPECT_EQ(queued.get(), 1);  // drained all the same
+    EXPECT_THROW(pool.post([] {}), Closed);
+    pool.close();
+    EXPECT_EQ(pool.stats().executed, 2u);
+}
+
+TEST(ThreadPoolShut, CancelsWhatWaitsWhileATaskStillRuns) {
+    ThreadPool pool(1);
+    std::latch busy(1), open(1);
+    const auto running = pool.submit([&] {
+        busy.count_down();
+        open.wait();
+        return 1;
+    });
+    busy.wait();
+    const auto queued = pool.submit([] {});
+    pool.shut(Pending::cancel);
+    EXPECT_THROW(queued.get(0s), Closed);
+    EXPECT_FALSE(running.done());
+    open.count_down();
+    EXPECT_EQ(running.get(), 1);
+}
+
 TEST(ThreadPoolClose, OfAnotherPoolIsAllowedToAWorker) {
     ThreadPool pool(1), other(1);
     pool.submit([&] { other.close(); }).get();

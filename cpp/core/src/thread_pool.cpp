@@ -225,14 +225,18 @@ void ThreadPool::State::work(std::size_t index) {
     pthread_setname_np(pthread_self(), name.c_str());
     std::atomic<std::uint64_t>& executed = tallies[index].executed;
     SpinTime spin_time;
-    for (Task task; next(task, spin_time); task.reset()) {
-        if (dropping.load(std::memory_order_relaxed)) continue;
-        try {
-            task();
-        } catch (...) {
-            log_current_exception("a task posted to thread pool '" + options.name + "'");
+    for (Task task; next(task, spin_time);) {
+        const bool runs = !dropping.load(std::memory_order_relaxed);
+        if (runs) {
+            try {
+                task();
+            } catch (...) {
+                log_current_exception("a task posted to thread pool '" + options.name + "'");
+            }
         }
-        executed.store(executed.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        task.reset();
+        // Release pairs with stats(): who sees the count sees what the tasks did.
+        if (runs) executed.store(executed.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     }
 }
 
@@ -347,7 +351,18 @@ void ThreadPool::close(Pending pending) {
         throw InvalidArgument("thread pool '" + state.options.name +
                               "': close() was called by one of its own workers, which would wait for itself");
     }
+    shut(pending);
     std::vector<std::thread> joining;
+    {
+        std::lock_guard lock(state.mutex);
+        joining.swap(state.threads);
+    }
+    for (std::thread& thread : joining) thread.join();
+}
+
+void ThreadPool::shut(Pending pending) {
+    State& state = *state_;
+    state.require_own_process();
     {
         std::lock_guard lock(state.mutex);
         state.closed = true;
@@ -364,18 +379,15 @@ void ThreadPool::close(Pending pending) {
         }
         state.idle.clear();
         state.note_idle();
-        joining.swap(state.threads);
     }
-    if (pending == Pending::cancel) {
-        // Before the join: a running task may be waiting for the future of a dropped one. Without the lock: what a task
-        // holds may do anything as it goes.
-        const auto take = [&state](Task& task) {
-            std::lock_guard lock(state.mutex);
-            return state.queue.take(task);
-        };
-        for (Task dropped; take(dropped);) dropped.reset();
-    }
-    for (std::thread& thread : joining) thread.join();
+    if (pending == Pending::drain) return;
+    // Before anybody joins: a running task may be waiting for the future of a dropped one. Without the lock: what a task
+    // holds may do anything as it goes.
+    const auto take = [&state](Task& task) {
+        std::lock_guard lock(state.mutex);
+        return state.queue.take(task);
+    };
+    for (Task dropped; take(dropped);) dropped.reset();
 }
 
 std::size_t ThreadPool::threads() const noexcept { return state_->options.threads; }
@@ -385,7 +397,7 @@ ThreadPool::Stats ThreadPool::stats() const {
     state.require_own_process();
     Stats stats{.threads = state.options.threads, .pinned = state.pinned, .pin_refusal = state.pin_refusal};
     for (std::size_t i = 0; i < state.options.threads; ++i)
-        stats.executed += state.tallies[i].executed.load(std::memory_order_relaxed);
+        stats.executed += state.tallies[i].executed.load(std::memory_order_acquire);  // pairs with work
     std::lock_guard lock(state.mutex);
     stats.idle = state.idle.size();
     stats.queued = state.queue.size();

@@ -5,8 +5,8 @@
 
 #include "bridge_registry.hpp"
 #include "memory.hpp"
-#include "trtlab/core/budget.hpp"
 #include "trtlab/core/affinity.hpp"
+#include "trtlab/core/budget.hpp"
 
 namespace nb = nanobind;
 
@@ -28,7 +28,9 @@ NB_MODULE(_core, module) {
     bind_future(module);
     bind_model(module);
     bind_manager(module);
+    bind_affinity(module);
     bind_pools(module);
+    bind_thread_pool(module);
     bind_infer_bench(module);
     bind_windows(module);
     module.def("usable_cpus", &trtlab::core::usable_cpus,

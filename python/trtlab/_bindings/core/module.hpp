@@ -98,6 +98,8 @@ void bind_future(nanobind::module_& module);
 void bind_model(nanobind::module_& module);
 void bind_manager(nanobind::module_& module);
 void bind_pools(nanobind::module_& module);
+void bind_thread_pool(nanobind::module_& module);
+void bind_affinity(nanobind::module_& module);
 void bind_infer_bench(nanobind::module_& module);
 void bind_windows(nanobind::module_& module);
 

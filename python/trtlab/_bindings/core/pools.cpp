@@ -6,10 +6,10 @@
 #include <mutex>
 #include <utility>
 
+#include "errors.hpp"
 #include "future.hpp"
 #include "module.hpp"
 #include "trtlab/core/pool.hpp"
-#include "trtlab/core/thread_pool.hpp"
 
 namespace trtlab::bindings {
 namespace nb = nanobind;
@@ -143,52 +143,6 @@ nb::dict pool_stats(PoolHandle& pool) {
     return named;
 }
 
-using Task = core::Ref<HeldObject>;
-
-nb::object submit(const Handle<core::ThreadPool>& pool, nb::args arguments, nb::kwargs keywords) {
-    if (nb::len(arguments) == 0 || PyCallable_Check(nb::object(arguments[0]).ptr()) == 0) {
-        throw core::InvalidArgument("submit() takes a callable and its arguments");
-    }
-    auto call = core::make_ref<HeldObject>(nb::make_tuple(arguments, keywords));
-    core::ThreadPool& threads = *(*pool);
-    core::Future<Task> future;
-    {
-        const ReleasedGil unlocked;
-        future = threads.submit(
-            [call = std::move(call)]() -> Task {
-                nb::gil_scoped_acquire gil;
-                try {
-                    const nb::handle held = call->get();
-                    const nb::tuple positional = nb::cast<nb::tuple>(held[0]);
-                    const nb::object function = positional[0];
-                    const nb::object rest =
-                        nb::steal(PyTuple_GetSlice(positional.ptr(), 1, PyTuple_Size(positional.ptr())));
-                    const nb::object result =
-                        nb::steal(PyObject_Call(function.ptr(), rest.ptr(), nb::object(held[1]).ptr()));
-                    if (!result.is_valid()) throw PythonError::fetch();
-                    Garbage::collect();
-                    return core::make_ref<HeldObject>(result);
-                } catch (nb::python_error& error) {
-                    error.restore();
-                    throw PythonError::fetch();
-                }
-            },
-            core::WaitOptions(core::kForever, &check_signals));
-    }
-    return make_future(std::move(future));
-}
-
-nb::dict thread_pool_stats(const Handle<core::ThreadPool>& pool) {
-    const auto stats = pool->stats();
-    nb::dict named;
-    named["threads"] = stats.threads;
-    named["idle"] = stats.idle;
-    named["queued"] = stats.queued;
-    named["blocked_callers"] = stats.blocked_callers;
-    named["executed"] = stats.executed;
-    return named;
-}
-
 }  // namespace
 
 void bind_pools(nb::module_& module) {
@@ -264,43 +218,6 @@ void bind_pools(nb::module_& module) {
             "``token`` appears in ``completions.take()`` when there is an answer. Raises Closed.")
         .def("lease", &LeaseRequest::lease, "The lease, once there is an answer. Raises Closed.")
         .def("cancel", &LeaseRequest::cancel, "Leave the queue, or give back what it was given. Idempotent.");
-
-    using Threads = Handle<core::ThreadPool>;
-    nb::class_<Threads>(module, "ThreadPool",
-                        "Worker threads behind one bounded first-in-first-out queue.\n\nTasks are Python callables and "
-                        "hold the GIL unless what they call releases it.")
-        .def(
-            "__init__",
-            [](Threads* self, std::size_t threads, std::size_t max_queue, std::string name) {
-                new (self) Threads(std::make_shared<core::ThreadPool>(
-                    core::ThreadPool::Options{.threads = threads, .max_queue = max_queue, .name = std::move(name)}));
-                close_at_exit(self->unchecked());
-            },
-            nb::arg("threads") = 0, nb::kw_only(), nb::arg("max_queue") = 65536, nb::arg("name") = "trtlab",
-            "``threads`` 0: one for each CPU that the process may use.")
-        .def("submit", &submit,
-             nb::sig("def submit(self, function: collections.abc.Callable[..., object], /, *args: typing.Any, "
-                     "**kwargs: typing.Any) -> Future"),
-             "Run ``function(*args, **kwargs)`` on a worker and return its Future. Waits while the queue is full, "
-             "without the\n"
-             "GIL. Raises Closed.")
-        .def(
-            "close",
-            [](const Threads& self, bool cancel_pending) {
-                core::ThreadPool& threads = *(*self);
-                const ReleasedGil unlocked;
-                threads.close(cancel_pending ? core::Pending::cancel : core::Pending::drain);
-            },
-            nb::arg("cancel_pending") = false,
-            "Run what is queued, or drop it, and join the workers. Idempotent. Releases the GIL.")
-        .def(
-            "__enter__", [](nb::handle self) { return nb::borrow(self); },
-            nb::sig("def __enter__(self) -> typing_extensions.Self"))
-        .def(
-            "__exit__", [](nb::handle self, nb::args) { self.attr("close")(); },
-            nb::sig("def __exit__(self, *exc: object) -> None"))
-        .def("stats", &thread_pool_stats, nb::sig("def stats(self) -> dict[str, int]"),
-             "threads, idle, queued, blocked_callers, executed.");
 }
 
 }  // namespace trtlab::bindings

@@ -109,6 +109,10 @@ public:
     /// pool's own workers.
     void close(Pending pending = Pending::drain);
 
+    /// As `close`, but waits for no worker: the pool's own may call it, too. What still runs is waited for by `close`, or
+    /// by the destructor.
+    void shut(Pending pending = Pending::drain);
+
     std::size_t threads() const noexcept;
     Stats stats() const;
 
