@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "in_child.hpp"
 #include "log_capture.hpp"
 #include "memory_contract.hpp"
 #include "refusal.hpp"
@@ -380,6 +381,24 @@ TEST(DebugMemory, OverMemoryThatTheCpuCannotReadTheBookStillTells) {
     }
     EXPECT_THAT(found, ElementsAre(Misuse::wrong_size, Misuse::double_free, Misuse::foreign_block, Misuse::leak));
     EXPECT_EQ(upstream->live, 1u);
+}
+
+TEST(DebugMemory, InAForkedChildItIsClosedAndWaitsForNoLock) {
+    Debugged debug;
+    void* const block = debug.memory->allocate(100);
+    EXPECT_EQ(in_child([&] {
+                  debug.memory->deallocate(block, 1);
+                  try {
+                      (void)debug.memory->allocate(1);
+                      return 1;
+                  } catch (const Closed&) {
+                  }
+                  debug.memory.reset();
+                  return debug.found.empty() ? 0 : 2;
+              }),
+              0);
+    debug.memory->deallocate(block, 100);
+    EXPECT_THAT(debug.messages, IsEmpty());
 }
 
 TEST(DebugMemory, ChecksWhileOthersAllocate) {

@@ -275,8 +275,19 @@ TEST(SendDescriptor, WaitsWhileTheSocketIsFull) {
         for (;;) send_descriptor(sockets.here.get(), sockets.there.get(), std::chrono::milliseconds(0));
     };
     EXPECT_THROW(fill(), Timeout);
-    std::thread sender([&] { send_descriptor(sockets.here.get(), sockets.there.get()); });
-    for (int i = 0; i < 50; ++i) (void)receive_descriptor(sockets.there.get());
+    std::atomic<bool> sent{false};
+    std::thread sender([&] {
+        send_descriptor(sockets.here.get(), sockets.there.get());
+        sent.store(true);
+    });
+    // The kernel calls a socket writable when a good part of it is free.
+    while (!sent.load()) {
+        try {
+            (void)receive_descriptor(sockets.there.get(), std::chrono::milliseconds(0));
+        } catch (const Timeout&) {
+            std::this_thread::yield();
+        }
+    }
     sender.join();
 }
 

@@ -60,7 +60,7 @@ struct NewDelete {
         return std::make_shared<PmrMemory>(std::pmr::new_delete_resource());
     }
     static constexpr std::size_t kPromisedAlignment = 1 << 20;
-    static constexpr std::size_t kTooMuch = std::size_t{1} << 60;
+    static constexpr std::size_t kTooMuch = 0;  // a sanitizer's operator new ends the process
     static std::size_t live_blocks() { return 0; }
 };
 
@@ -95,6 +95,16 @@ TEST(PmrResource, MemoryThatTheCpuCannotReadIsRefused) {
     EXPECT_THAT(refusal([&] { (void)allocate_unique<int>(gpu, 1); }), HasSubstr("memory of a GPU"));
     EXPECT_THAT(refusal([] { PmrResource pmr(nullptr); }), HasSubstr("got none"));
     EXPECT_THAT(refusal([] { PmrMemory memory(nullptr); }), HasSubstr("got none"));
+}
+
+TEST(PmrMemory, WhatStdPmrRefusesIsOutOfMemory) {
+    PmrMemory memory(std::pmr::null_memory_resource(), "no memory");
+    try {
+        (void)memory.allocate(77);
+        FAIL() << "nothing was thrown";
+    } catch (const OutOfMemory& error) {
+        EXPECT_STREQ(error.what(), "no memory: cannot allocate 77 bytes");
+    }
 }
 
 struct alignas(256) Wide {

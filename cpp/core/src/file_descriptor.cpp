@@ -30,6 +30,8 @@ ssize_t when_ready(int socket, short events, const char* doing, const WaitOption
         if (errno == EINTR) continue;
         if (errno == EPIPE || errno == ECONNRESET)
             throw Closed(std::string("the other end of the socket is gone: ") + doing);
+        if (errno == ETOOMANYREFS)
+            throw Overloaded(std::string(doing) + ": as many are under way as this user may have (RLIMIT_NOFILE)");
         if (errno != EAGAIN && errno != EWOULDBLOCK) {
             throw InvalidArgument("socket " + std::to_string(socket) + ", " + doing + ": " + in_words(errno) +
                                   "; expected a connected Unix socket, and an open descriptor");

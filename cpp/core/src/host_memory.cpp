@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -78,12 +79,15 @@ int map_flags(Pages pages) noexcept {
     }
 }
 
-/// Addresses that nothing else uses, with nothing behind them. Null if there are not so many.
-void* reserve_addresses(std::size_t size_bytes, std::size_t alignment) noexcept {
-    const std::size_t more = alignment - std::min(alignment, system_page_bytes());
-    if (size_bytes > std::numeric_limits<std::size_t>::max() - more) return nullptr;
-    const std::size_t reserved = size_bytes + more;
-    void* const start = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+/// Maps `size_bytes`, a multiple of `page_bytes`, at a multiple of `alignment`. Null, and errno, if that fails. Too much is
+/// mapped, and what is too much unmapped: to map over one's own reservation instead is to lose it when that fails.
+void* map_aligned(std::size_t size_bytes, std::size_t page_bytes, std::size_t alignment, Pages pages) noexcept {
+    const std::size_t more = alignment - std::min(alignment, page_bytes);
+    if (size_bytes > std::numeric_limits<std::size_t>::max() - more) {
+        errno = ENOMEM;
+        return nullptr;
+    }
+    void* const start = mmap(nullptr, size_bytes + more, PROT_READ | PROT_WRITE, map_flags(pages), -1, 0);
     if (start == MAP_FAILED) return nullptr;
     auto* const first = static_cast<char*>(start);
     const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(first) % alignment) % alignment;
@@ -181,9 +185,9 @@ std::size_t HostMemory::mapped_bytes(std::size_t size_bytes) const noexcept {
     return (size_bytes + page_bytes_ - 1) / page_bytes_ * page_bytes_;
 }
 
-void HostMemory::touch(void* block, std::size_t size_bytes) {
+void HostMemory::touch(void* block, std::size_t size_bytes, Pages pages) {
     constexpr std::size_t kMuch = 16 * kMiB;
-    const auto available = size_bytes >= kMuch && !reserved_kind(options_.pages) ? available_bytes() : std::nullopt;
+    const auto available = size_bytes >= kMuch && !reserved_kind(pages) ? available_bytes() : std::nullopt;
     if (available && *available < size_bytes) {
         // The kernel would find out half-way, and look for a process to end.
         throw OutOfMemory(name() + ": cannot allocate " + std::to_string(size_bytes) +
@@ -201,13 +205,13 @@ void HostMemory::touch(void* block, std::size_t size_bytes) {
     for (std::size_t at = 0; at < size_bytes; at += system_page_bytes()) bytes[at] = 0;
 }
 
-void HostMemory::place_on_node(void* block, std::size_t size_bytes) {
+void HostMemory::place_on_node(void* block, std::size_t size_bytes, Pages pages) {
     const int node = *options_.node;
     if (prefer_node(node, block, size_bytes) != 0) {
         fail<OutOfMemory>("cannot bind " + std::to_string(size_bytes) +
                           " bytes to the node (mbind: " + in_words(errno) + ")");
     }
-    touch(block, size_bytes);
+    touch(block, size_bytes, pages);
     std::size_t elsewhere = 0;
     for (const auto& [other, bytes] : page_placement({block, size_bytes, device()}).bytes_of_node) {
         if (other != node) elsewhere += bytes;
@@ -229,29 +233,33 @@ void* HostMemory::do_allocate(std::size_t size_bytes, std::size_t alignment) {
     }
     const std::size_t rounded = mapped_bytes(size_bytes);
     if (rounded == 0) refuse("");
-    void* const block = reserve_addresses(rounded, std::max(alignment, page_bytes_));
-    if (block == nullptr) refuse(" at a multiple of " + std::to_string(alignment));
+    Pages pages = options_.pages;
+    void* block = nullptr;
+    // Transparent huge pages are made of a mapping of normal ones that begins at the multiple of a huge one.
+    const auto map = [&] {
+        const std::size_t unit = reserved_kind(pages) ? page_bytes_ : system_page_bytes();
+        block = map_aligned(rounded, unit, std::max(alignment, page_bytes_), pages);
+        return block != nullptr;
+    };
+    if (!map()) {
+        if (!reserved_kind(pages)) refuse(" (mmap: " + in_words(errno) + ")");
+        const std::string folder = reserved_folder(page_bytes_);
+        fail<OutOfMemory>("cannot allocate " + std::to_string(size_bytes) + " bytes: they take " +
+                          std::to_string(rounded / page_bytes_) + " pages, and of " +
+                          read_line(folder + "/nr_hugepages") + " reserved ones " +
+                          read_line(folder + "/free_hugepages") + " are free; write a larger number to " + folder +
+                          "/nr_hugepages as the administrator");
+        pages = Pages::normal;
+        if (!map()) refuse(" (mmap: " + in_words(errno) + ")");
+    }
     try {
-        const auto back = [&](Pages pages) {
-            return mmap(block, rounded, PROT_READ | PROT_WRITE, map_flags(pages) | MAP_FIXED, -1, 0) != MAP_FAILED;
-        };
-        if (!back(options_.pages)) {
-            if (!reserved_kind(options_.pages)) refuse(" (mmap: " + in_words(errno) + ")");
-            const std::string folder = reserved_folder(page_bytes_);
-            fail<OutOfMemory>("cannot allocate " + std::to_string(size_bytes) + " bytes: they take " +
-                              std::to_string(rounded / page_bytes_) + " pages, and of " +
-                              read_line(folder + "/nr_hugepages") + " reserved ones " +
-                              read_line(folder + "/free_hugepages") + " are free; write a larger number to " + folder +
-                              "/nr_hugepages as the administrator");
-            if (!back(Pages::normal)) refuse(" (mmap: " + in_words(errno) + ")");
-        }
         if (options_.pages == Pages::transparent_huge && madvise(block, rounded, MADV_HUGEPAGE) != 0) {
             fail<InvalidArgument>("the kernel takes no advice to use huge pages (madvise: " + in_words(errno) + ")");
         }
         if (options_.node) {
-            place_on_node(block, rounded);
+            place_on_node(block, rounded, pages);
         } else if (options_.touch) {
-            touch(block, rounded);
+            touch(block, rounded, pages);
         }
     } catch (...) {
         munmap(block, rounded);

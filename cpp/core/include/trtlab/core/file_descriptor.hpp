@@ -34,7 +34,7 @@ private:
 
 /// Sends `fd` to the process at the other end of a Unix socket, beside one byte of data. The sender keeps its own.
 /// Blocks while the socket is full, as long as `wait` says. Throws InvalidArgument (no such socket, no such descriptor),
-/// Timeout, Closed (the other end is gone); what `wait.on_signal` throws.
+/// Timeout, Closed (the other end is gone), Overloaded (too many are under way); what `wait.on_signal` throws.
 void send_descriptor(int socket, int fd, const WaitOptions& wait = {});
 
 /// Receives what `send_descriptor` sent. No program that this one executes gets it.

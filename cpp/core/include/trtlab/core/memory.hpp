@@ -103,8 +103,8 @@ private:
     bool mapped() const noexcept;
     /// Bytes of the pages that a block takes; 0 if there is no such number.
     std::size_t mapped_bytes(std::size_t size_bytes) const noexcept;
-    void touch(void* block, std::size_t size_bytes);
-    void place_on_node(void* block, std::size_t size_bytes);
+    void touch(void* block, std::size_t size_bytes, Pages pages);
+    void place_on_node(void* block, std::size_t size_bytes, Pages pages);
     /// Throws Failure with `problem`, or notes it.
     template <class Failure>
     void fail(const std::string& problem);
