@@ -9,6 +9,7 @@
 
 #include "held_batches.hpp"
 #include "interruption.hpp"
+#include "log_capture.hpp"
 #include "refusal.hpp"
 #include "trtlab/core/error.hpp"
 #include "yield_until.hpp"
@@ -132,6 +133,7 @@ TEST(Dispatcher, DispatchersMayShareTheirTimers) {
 }
 
 TEST(Dispatcher, WithoutATimerNothingIsHeld) {
+    const testing::LogCapture log;
     const auto timers = std::make_shared<TimerQueue>();
     timers->close();
     HeldBatches engine;

@@ -90,7 +90,7 @@ struct Batcher::Shared final : std::enable_shared_from_this<Batcher::Shared> {
     Ref<JointInputs> join(std::span<DispatchItem* const> items, std::size_t rows);
     std::string misfit(const Tensors& outputs, std::size_t rows) const;
 
-    const std::shared_ptr<Model> model;
+    std::shared_ptr<Model> model;  // until the batcher goes
     const Options options;
     const std::shared_ptr<const ModelSpec> spec;
     const Padding padding;
@@ -219,7 +219,9 @@ void Batcher::Shared::wait_in_line(Ref<Batch> batch, Ref<JointInputs> joint) {
         line = std::make_unique<ThreadPool>(
             ThreadPool::Options{.threads = 1, .max_queue = options.max_in_flight, .name = "trtlab-in-line"});
     });
-    line->post([self = shared_from_this(), batch = std::move(batch), joint = std::move(joint)] {
+    Batch::Stay stay(*batch);
+    line->post([stay = std::move(stay), self = shared_from_this(), batch = std::move(batch), joint = std::move(joint)] {
+        const Gate::Completion running = stay.here();
         try {
             self->hand_over(batch, joint.get(), self->options.queue_timeout.value());
         } catch (...) {
@@ -306,7 +308,13 @@ Batcher::Batcher(std::shared_ptr<Model> model, const Options& options)
       dispatcher_(dispatcher_options(*shared_->spec, shared_->options),
                   [shared = shared_](Ref<Batch> batch) { shared->run(std::move(batch)); }) {}
 
-Batcher::~Batcher() = default;
+Batcher::~Batcher() {
+    if (!dispatcher_.end()) return;
+    // Threads that were the last to do something for a batch may have a share of what it shares for a moment longer. The
+    // model must not outlive this for it: its owner may be waiting to end what it uses.
+    shared_->line.reset();
+    shared_->model.reset();
+}
 
 const std::shared_ptr<const ModelSpec>& Batcher::shared_spec() const noexcept { return shared_->spec; }
 const std::shared_ptr<Model>& Batcher::model() const noexcept { return shared_->model; }

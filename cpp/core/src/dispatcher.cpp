@@ -87,6 +87,12 @@ struct DispatcherState final : std::enable_shared_from_this<DispatcherState> {
 
 // --- a batch ------------------------------------------------------------------------------------------------------
 
+Batch::Stay::Stay(const Batch& batch) noexcept : state_(batch.state_) { state_->gate.enter_beside(); }
+Batch::Stay::~Stay() {
+    if (state_) state_->gate.leave();
+}
+Gate::Completion Batch::Stay::here() const noexcept { return Gate::Completion(state_->gate); }
+
 const Gate& Batch::gate() const noexcept { return state_->gate; }
 
 void Batch::complete() noexcept {
@@ -316,6 +322,8 @@ void DispatcherState::dispatch(BatchQueue::Items items) noexcept {
         counts.items += batch->items_.size();
         ++rows_histogram[std::min(kHistogramSize - 1, static_cast<std::size_t>(std::bit_width(batch->rows_ - 1)))];
     }
+    const Batch::Stay stay(*batch);
+    const Gate::Completion running = stay.here();
     try {
         run(batch);
     } catch (...) {
@@ -403,11 +411,13 @@ void Dispatcher::close(Pending pending) {
     (void)state->gate.wait_empty();
 }
 
-Dispatcher::~Dispatcher() {
+Dispatcher::~Dispatcher() { end(); }
+
+bool Dispatcher::end() noexcept {
     if (state_->fork.forked()) {
         // What was under way stayed in the parent, and its locks may be held for ever: nothing can be ended here.
         new std::shared_ptr<DispatcherState>(state_);
-        return;
+        return false;
     }
     try {
         shut(Pending::cancel);
@@ -415,7 +425,9 @@ Dispatcher::~Dispatcher() {
         log_current_exception("the destructor of a dispatcher");  // no memory for the message; what waits runs instead
         state_->gate.shut();
     }
-    if (!state_->gate.completing_on_this_thread()) (void)state_->gate.wait_empty();
+    if (state_->gate.completing_on_this_thread()) return false;
+    (void)state_->gate.wait_empty();
+    return true;
 }
 
 bool Dispatcher::closed() const noexcept { return state_->gate.is_shut(); }

@@ -13,6 +13,10 @@ bool Gate::enter() noexcept {
     return false;
 }
 
+void Gate::enter_beside() noexcept {
+    state_.fetch_add(kOne, std::memory_order_relaxed);  // the one inside saw what was set up before, and told us
+}
+
 void Gate::leave() noexcept {
     // Release pairs with the acquire in wait_empty: who waited sees everything done inside. The waiter may have seen the
     // count and destroyed the gate before the wake-up: only the address is used then.

@@ -53,6 +53,21 @@ public:
         no,
     };
 
+    /// Keeps `Dispatcher::close` and its destructor waiting while it lives. For a thread that goes on with the batch, and may
+    /// not be done with what it uses when the batch has ended elsewhere. Made before the batch ends.
+    class [[gnu::visibility("default")]] Stay {
+    public:
+        explicit Stay(const Batch& batch) noexcept;
+        Stay(Stay&&) noexcept = default;
+        Stay& operator=(Stay&&) = delete;
+        ~Stay();
+        /// For the thread, while it goes on: closing is refused there, since it would wait for itself.
+        Gate::Completion here() const noexcept;
+
+    private:
+        std::shared_ptr<DispatcherState> state_;
+    };
+
     std::span<DispatchItem* const> items() const noexcept { return items_; }
     std::size_t rows() const noexcept { return rows_; }
     /// When it left the queue.
@@ -108,7 +123,7 @@ private:
 /// Cost: nothing is allocated for an item or a batch after warm-up.
 class [[gnu::visibility("default")]] Dispatcher {
 public:
-    /// Computes a batch: begins it, and returns. What it throws fails the batch.
+    /// Computes a batch: begins it, and returns. What it throws fails the batch. The destructor waits for it to return.
     using Run = std::function<void(Ref<Batch> batch)>;
 
     struct Options {
@@ -150,7 +165,11 @@ public:
     void close(Pending pending = Pending::drain);
     bool closed() const noexcept;
 
-    /// Items that were taken and have not ended.
+    /// What the destructor does, for owners that must do it before their own parts go. True if nothing is under way any
+    /// more.
+    bool end() noexcept;
+
+    /// Items that were taken and have not ended, and threads that still are in `run`.
     std::size_t under_way() const noexcept;
     Stats stats() const;
 

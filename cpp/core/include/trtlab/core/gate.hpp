@@ -14,6 +14,8 @@ class Gate {
 public:
     /// False if the gate is shut. Each success is paired with one `leave`.
     [[nodiscard]] bool enter() noexcept;
+    /// Enters even if the gate is shut: for who knows of one inside that leaves later than this call.
+    void enter_beside() noexcept;
     void leave() noexcept;
 
     /// Nobody enters any more. True for the one call that shut it.
