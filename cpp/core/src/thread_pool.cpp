@@ -8,11 +8,11 @@
 #include <thread>
 #include <vector>
 
-#include "signal_mask.hpp"
 #include "spin_time.hpp"
 #include "task_queue.hpp"
 #include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
+#include "trtlab/core/signal_mask.hpp"
 
 namespace trtlab::core {
 namespace {

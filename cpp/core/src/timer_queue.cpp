@@ -9,10 +9,10 @@
 #include <thread>
 #include <utility>
 
-#include "signal_mask.hpp"
 #include "trtlab/core/deadline_heap.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/recycler.hpp"
+#include "trtlab/core/signal_mask.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::core {

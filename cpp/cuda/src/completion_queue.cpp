@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -14,6 +13,7 @@
 #include "api.hpp"
 #include "trtlab/core/affinity.hpp"
 #include "trtlab/core/error.hpp"
+#include "trtlab/core/signal_mask.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::cuda {
@@ -109,16 +109,10 @@ void CompletionQueue::State::pause(bool progress) noexcept {
 }
 
 CompletionQueue::CompletionQueue(const Device& device) : state_(std::make_shared<State>(device)) {
-    // Signals belong to the application's threads; those that a fault raises are the faulting thread's own.
-    sigset_t all, before;
-    sigfillset(&all);
-    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&all, fault);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const core::SignalsBlocked blocked;
     try {
         state_->thread = std::thread([state = state_] { serve(state); });
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
     } catch (const std::system_error& error) {
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
         throw core::EngineError("no thread to wait for " + device.to_string() + " on: " + error.what());
     }
 }

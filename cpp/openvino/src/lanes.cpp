@@ -8,8 +8,9 @@
 #include <utility>
 
 #include "binding.hpp"
-#include "trtlab/core/error.hpp"
 #include "trtlab/core/affinity.hpp"
+#include "trtlab/core/error.hpp"
+#include "trtlab/core/signal_mask.hpp"
 #include "trtlab/core/wait.hpp"
 
 namespace trtlab::openvino {
@@ -161,6 +162,7 @@ void Lanes::make_lane(const std::shared_ptr<State>& state, LaneTask* first) {
     lane->tools.outputs.resize(state->model->spec->outputs.size());
     lane->mine = first;
     Lane* const raw = lane.get();
+    const core::SignalsBlocked blocked;
     try {
         raw->thread = std::thread([state, raw] { serve(state, *raw); });
     } catch (const std::system_error& error) {
