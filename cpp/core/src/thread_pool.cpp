@@ -175,11 +175,16 @@ void ThreadPool::State::await_searcher() const noexcept {
 
 bool ThreadPool::State::search(Task& task, const SpinTime& spin_time) {
     searching.fetch_add(1, std::memory_order_seq_cst);
+    // A search that others keep off the CPU is one that nobody should count on: parked, it would be woken in its turn.
+    constexpr std::chrono::microseconds kOthers(10);
     bool found = false;
-    spin_until(SpinTime::Clock::now() + spin_time.next(), [&] {
-        found = queue.try_take(task);
-        return found || closing.load(std::memory_order_relaxed);
-    });
+    spin_until(
+        SpinTime::Clock::now() + spin_time.next(),
+        [&] {
+            found = queue.try_take(task);
+            return found || closing.load(std::memory_order_relaxed);
+        },
+        kOthers);
     const bool last = searching.fetch_sub(1, std::memory_order_seq_cst) == 1;  // pairs with accept
     // Who saw the task in the queue sees the worker that was parked when it was put there.
     if (found && last && !queue.empty() && idle_count.load(std::memory_order_relaxed) > 0) wake_another();
