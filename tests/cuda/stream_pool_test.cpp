@@ -189,6 +189,21 @@ TEST_F(CudaStreamPool, ExhaustionSaysWhoWantedHowMuchAndChangesNothing) {
     memory->deallocate(block, kSlab);
 }
 
+TEST_F(CudaStreamPool, FreeSlabsAreGivenUpForABlockThatIsLargerThanEach) {
+    fake_.set_memory(0, 2 * kSlab);
+    const Stream a(gpu()), b(gpu());
+    const auto of_a = pool_->on(a), of_b = pool_->on(b);
+    void* const first = of_a->allocate(kSlab);
+    void* const second = of_b->allocate(kSlab);
+    of_a->deallocate(first, kSlab);
+    of_b->deallocate(second, kSlab);
+    const std::uint64_t waits = fake_.calls("cudaDeviceSynchronize");
+    void* const large = of_a->allocate(2 * kSlab);
+    EXPECT_EQ(fake_.calls("cudaDeviceSynchronize"), waits + 1);
+    EXPECT_EQ(pool_->stats().slabs, 1u);
+    of_a->deallocate(large, 2 * kSlab);
+}
+
 TEST_F(CudaStreamPool, FailureToOrderTwoStreamsLeavesTheBlockWhereItWas) {
     const Stream a(gpu()), b(gpu());
     const auto of_a = pool_->on(a), of_b = pool_->on(b);

@@ -117,7 +117,13 @@ void* StreamPool::allocate(const core::MemoryResource& who, core::RangeHeap::Own
         }
         block = take_over(side, size_bytes, alignment);
         if (block == nullptr) block = gather(side, size_bytes, alignment);
-        return block != nullptr ? block : grow(side, size_bytes, alignment);
+        if (block != nullptr) return block;
+        try {
+            return grow(side, size_bytes, alignment);
+        } catch (const core::OutOfMemory&) {
+            if (trim_locked() == 0) throw;
+            return grow(side, size_bytes, alignment);
+        }
     } catch (const core::OutOfMemory& error) {
         throw refusal(error.what());
     } catch (const std::bad_alloc&) {
@@ -206,6 +212,10 @@ void* StreamPool::grow(core::RangeHeap::Owner side, std::size_t size_bytes, std:
 std::size_t StreamPool::trim() {
     if (fork_.forked()) throw core::Closed("a pool of streams stayed in the parent process: make one after the fork");
     const std::lock_guard lock(mutex_);
+    return trim_locked();
+}
+
+std::size_t StreamPool::trim_locked() {
     device_.synchronize();
     // Nothing is under way, and nobody can be given a block meanwhile: whose the free ranges are does not matter.
     for (core::RangeHeap::Owner other = 1; other < sides_.size(); ++other) ranges_.hand_over(other, 0);

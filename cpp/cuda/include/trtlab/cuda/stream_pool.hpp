@@ -21,7 +21,8 @@ namespace trtlab::cuda {
 ///
 /// What comes back is at once its stream's own, whose later work runs after all that used it before. Where that does not
 /// suffice, what other streams have free is taken, and the stream made to wait (on the GPU, not here) for what those were
-/// given to do by then; only then is a slab taken. A stream that is being captured has what it has free itself, and no more:
+/// given to do by then; only then is a slab taken. When there is none to be had, the device is waited for, slabs that are
+/// wholly free go back, and one of another size is asked for. A stream that is being captured has what it has free itself, and no more:
 /// what the capture needs is taken, or taken and given back, before it begins.
 /// For memory that only work in streams touches: the host must not write to a block that another use may still be read from.
 /// Owns: its slabs, and a share in the arena. Gives them back once the GPU is done.
@@ -74,6 +75,7 @@ private:
     void* take_over(core::RangeHeap::Owner side, std::size_t size_bytes, std::size_t alignment);
     void* gather(core::RangeHeap::Owner side, std::size_t size_bytes, std::size_t alignment);
     void* grow(core::RangeHeap::Owner side, std::size_t size_bytes, std::size_t alignment);
+    std::size_t trim_locked();
     void follow(const Side& first, const StreamView& then) const;
 
     const Device device_;
