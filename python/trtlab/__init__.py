@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from trtlab import errors
 from trtlab._bindings import _core
 from trtlab._bindings._core import (
+    Batcher,
     FunctionModel,
     Future,
     Lease,
     Model,
+    PaddedAxis,
     Pool,
     Tensor,
     TensorSpec,
@@ -37,6 +39,7 @@ if _TYPE_CHECKING:
     from trtlab.tuning import tune
 
 __all__ = [
+    "Batcher",
     "FunctionModel",
     "Future",
     "InferBench",
@@ -44,6 +47,7 @@ __all__ = [
     "Lease",
     "MemoryUse",
     "Model",
+    "PaddedAxis",
     "Pool",
     "Tensor",
     "TensorSpec",

@@ -84,10 +84,10 @@ struct Batcher::Shared final : std::enable_shared_from_this<Batcher::Shared> {
     Shared(std::shared_ptr<Model> model_, const Options& options_);
 
     void run(Ref<Batch> batch);
-    void wait_in_line(Ref<Batch> batch, Ref<JointInputs> joint);
-    void hand_over(Ref<Batch> batch, JointInputs* joint, const WaitOptions& wait);
+    void wait_in_line(Ref<Batch> batch, JointTensors joint);
+    void hand_over(Ref<Batch> batch, const JointTensors& joint, const WaitOptions& wait);
     void answered(const FutureState<Tensors>& state, Batch& batch);
-    Ref<JointInputs> join(std::span<DispatchItem* const> items, std::size_t rows);
+    JointTensors join(std::span<DispatchItem* const> items, std::size_t rows);
     std::string misfit(const Tensors& outputs, std::size_t rows) const;
 
     std::shared_ptr<Model> model;  // until the batcher goes
@@ -198,8 +198,7 @@ Batcher::Shared::Shared(std::shared_ptr<Model> model_, const Options& options_)
           kMaxIdleJoints, [total = joint_bytes] { return new JointInputs(total); }, kMaxIdleJointBytes)) {}
 
 void Batcher::Shared::run(Ref<Batch> batch) {
-    Ref<JointInputs> joint;
-    if (batch->items().size() > 1) joint = join(batch->items(), batch->rows());
+    JointTensors joint = batch->items().size() > 1 ? join(batch->items(), batch->rows()) : JointTensors();
     const auto staged = Clock::now();
     for (DispatchItem* item : batch->items()) {
         auto& request = static_cast<Request&>(*item);
@@ -207,14 +206,14 @@ void Batcher::Shared::run(Ref<Batch> batch) {
         request.times.stage_end = staged;
     }
     try {
-        hand_over(batch, joint.get(), std::chrono::nanoseconds(0));
+        hand_over(batch, joint, std::chrono::nanoseconds(0));
     } catch (const Overloaded&) {
         wait_in_line(std::move(batch), std::move(joint));
     }
 }
 
 /// The model's queue is full, of others' requests: waits for room where nobody else has to.
-void Batcher::Shared::wait_in_line(Ref<Batch> batch, Ref<JointInputs> joint) {
+void Batcher::Shared::wait_in_line(Ref<Batch> batch, JointTensors joint) {
     std::call_once(line_made, [&] {
         line = std::make_unique<ThreadPool>(
             ThreadPool::Options{.threads = 1, .max_queue = options.max_in_flight, .name = "trtlab-in-line"});
@@ -223,7 +222,7 @@ void Batcher::Shared::wait_in_line(Ref<Batch> batch, Ref<JointInputs> joint) {
     line->post([stay = std::move(stay), self = shared_from_this(), batch = std::move(batch), joint = std::move(joint)] {
         const Gate::Completion running = stay.here();
         try {
-            self->hand_over(batch, joint.get(), self->options.queue_timeout.value());
+            self->hand_over(batch, joint, self->options.queue_timeout.value());
         } catch (...) {
             batch->fail(std::current_exception());
         }
@@ -231,10 +230,9 @@ void Batcher::Shared::wait_in_line(Ref<Batch> batch, Ref<JointInputs> joint) {
 }
 
 /// Gives the batch to the model, which ends it from then on; if this throws it did not get it.
-void Batcher::Shared::hand_over(Ref<Batch> batch, JointInputs* joint, const WaitOptions& wait) {
+void Batcher::Shared::hand_over(Ref<Batch> batch, const JointTensors& joint, const WaitOptions& wait) {
     const auto& first = static_cast<const Request&>(*batch->items().front());
-    const Future<Tensors> future = model->infer(joint != nullptr ? joint->tensors() : first.inputs, wait);
-    if (joint != nullptr) joint->drop_tensors();
+    const Future<Tensors> future = model->infer(joint ? joint.view() : first.inputs, wait);
     const auto launched = Clock::now();
     for (DispatchItem* item : batch->items()) {
         auto& request = static_cast<Request&>(*item);
@@ -252,19 +250,14 @@ void Batcher::Shared::hand_over(Ref<Batch> batch, JointInputs* joint, const Wait
 }
 
 /// The requests' rows, one behind the other.
-Ref<JointInputs> Batcher::Shared::join(std::span<DispatchItem* const> items, std::size_t rows) {
-    Ref<JointInputs> joint = joints->take();
-    try {
-        const auto& first = static_cast<const Request&>(*items.front());
-        for (std::size_t i = 0; i < spec->inputs.size(); ++i) {
-            joint->begin(spec->inputs[i].dtype, first.common[i], rows);
-            for (const DispatchItem* item : items) {
-                joint->append(static_cast<const Request&>(*item).inputs[i], padding.filling(i));
-            }
+JointTensors Batcher::Shared::join(std::span<DispatchItem* const> items, std::size_t rows) {
+    JointTensors joint(joints->take());
+    const auto& first = static_cast<const Request&>(*items.front());
+    for (std::size_t i = 0; i < spec->inputs.size(); ++i) {
+        (*joint).begin(spec->inputs[i].dtype, first.common[i], rows);
+        for (const DispatchItem* item : items) {
+            (*joint).append(static_cast<const Request&>(*item).inputs[i], padding.filling(i));
         }
-    } catch (...) {
-        joint->drop_tensors();  // they own it
-        throw;
     }
     return joint;
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -57,18 +58,33 @@ public:
     /// Copies a request's rows into the last one, behind those before, filled up with `filling`.
     void append(const TensorView& part, const Element& filling);
 
-    const std::vector<Tensor>& tensors() const noexcept { return tensors_; }
-    /// They own this: to be let go of once the model has its own.
-    void drop_tensors() noexcept { tensors_.clear(); }
-
-    void recycle() noexcept { drop_tensors(); }
+    void recycle() noexcept {}
     std::size_t held_bytes() const noexcept;
 
 private:
+    friend class JointTensors;
     const std::shared_ptr<std::atomic<std::size_t>> total_;
     std::vector<HostBuffer> buffers_;  // by input
-    std::vector<Tensor> tensors_;
+    std::vector<Tensor> tensors_;      // they own this, as long as there are JointTensors
     char* end_ = nullptr;
+};
+
+/// The tensors of `JointInputs`, on their way to the model, which takes shares of its own. May be empty.
+class JointTensors {
+public:
+    JointTensors() = default;
+    explicit JointTensors(Ref<JointInputs> inputs) noexcept : inputs_(std::move(inputs)) {}
+    JointTensors(JointTensors&&) noexcept = default;
+    JointTensors& operator=(JointTensors&&) = delete;
+    ~JointTensors() {
+        if (inputs_) inputs_->tensors_.clear();
+    }
+    JointInputs& operator*() const noexcept { return *inputs_; }
+    explicit operator bool() const noexcept { return static_cast<bool>(inputs_); }
+    std::span<const Tensor> view() const noexcept { return inputs_->tensors_; }
+
+private:
+    Ref<JointInputs> inputs_;
 };
 
 }  // namespace trtlab::core

@@ -27,6 +27,7 @@ NB_MODULE(_core, module) {
     bind_shared_memory(module);
     bind_future(module);
     bind_model(module);
+    bind_batcher(module);
     bind_manager(module);
     bind_affinity(module);
     bind_pools(module);

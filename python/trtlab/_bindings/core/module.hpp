@@ -96,6 +96,7 @@ core::WaitOptions to_wait(std::optional<double> seconds);
 void bind_tensor(nanobind::module_& module);
 void bind_future(nanobind::module_& module);
 void bind_model(nanobind::module_& module);
+void bind_batcher(nanobind::module_& module);
 void bind_manager(nanobind::module_& module);
 void bind_pools(nanobind::module_& module);
 void bind_thread_pool(nanobind::module_& module);
