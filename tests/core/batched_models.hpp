@@ -15,6 +15,9 @@ namespace trtlab::core::testing {
 
 /// x: float32[?, ?] -> y: float32[?, ?], twice as much; what it was asked is written down. Closed gates hold it.
 class DoublingModel {
+    mutable std::mutex mutex_;
+    std::vector<std::string> asked_;
+
 public:
     using Shapes = std::vector<std::string>;
 
@@ -56,9 +59,6 @@ private:
         }
         return {y};
     }
-
-    mutable std::mutex mutex_;
-    Shapes asked_;
 };
 
 /// `rows` x `columns`, counting up from `first`.
