@@ -61,7 +61,7 @@ class TaskFuture(concurrent.futures.Future[T]):
         """Give up a task that has not begun. Returns False if it is too late."""
         return self._future.cancel()
 
-    def add_done_callback(self, fn: Callable[[TaskFuture[T]], object]) -> None:  # type: ignore[override]
+    def add_done_callback(self, fn: Callable[[TaskFuture[T]], object]) -> None:
         """Call ``fn(future)`` once the future is done: at once if it is, else on trtlab's callback thread.
 
         What it raises is reported through ``sys.unraisablehook``.
@@ -79,18 +79,20 @@ class TaskFuture(concurrent.futures.Future[T]):
     def __repr__(self) -> str:
         return repr(self._future).replace("Future", "TaskFuture", 1)
 
-    @property
-    def _condition(self) -> threading.Condition:
-        if self._seen is None:
-            with _lock:
-                first = self._seen is None
+    if not TYPE_CHECKING:  # for whom it is the attribute that the standard's future has
+
+        @property
+        def _condition(self) -> threading.Condition:
+            if self._seen is None:
+                with _lock:
+                    first = self._seen is None
+                    if first:
+                        self._state, self._waiters = "PENDING", []
+                        self._seen = threading.Condition()
                 if first:
-                    self._state, self._waiters = "PENDING", []
-                    self._seen = threading.Condition()
-            if first:
-                self.add_done_callback(TaskFuture._tell)
-        assert self._seen is not None
-        return self._seen
+                    self.add_done_callback(TaskFuture._tell)
+            assert self._seen is not None
+            return self._seen
 
     def _tell(self) -> None:
         with self._condition:
@@ -113,10 +115,21 @@ class TaskFuture(concurrent.futures.Future[T]):
         error = self.exception(0)
         return True, False, None if error is not None else self.result(0), error
 
-    def _refuse(self, *_: object) -> NoReturn:
-        raise InvalidArgument("the future of a pool's task is fulfilled by the pool: make a concurrent.futures.Future")
+    def set_running_or_notify_cancel(self) -> NoReturn:
+        """Raise InvalidArgument: that is the pool's business."""
+        _refuse()
 
-    set_running_or_notify_cancel = set_result = set_exception = _refuse
+    def set_result(self, result: T) -> NoReturn:
+        """Raise InvalidArgument: that is the pool's business."""
+        _refuse()
+
+    def set_exception(self, exception: BaseException | None) -> NoReturn:
+        """Raise InvalidArgument: that is the pool's business."""
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise InvalidArgument("the future of a pool's task is fulfilled by the pool: make a concurrent.futures.Future")
 
 
 class ThreadPool(concurrent.futures.Executor):

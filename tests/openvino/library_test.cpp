@@ -11,8 +11,8 @@
 #include <optional>
 
 #include "models.hpp"
-#include "trtlab/core/error.hpp"
 #include "trtlab/core/affinity.hpp"
+#include "trtlab/core/error.hpp"
 
 namespace trtlab::openvino::test {
 namespace {

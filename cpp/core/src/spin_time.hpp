@@ -37,9 +37,10 @@ private:
 /// runnable on this CPU, who may be the one that is waited for, and gives up when they took longer than `others`.
 template <class Condition>
 bool spin_until(SpinTime::Clock::time_point deadline, Condition condition, std::chrono::nanoseconds others = kForever) {
-    // Under 1 us. The shorter, the sooner a producer on this very CPU goes on: a task submitted and waited for took 5.6 us
-    // there with 64 pauses, 3.4 us with 16, 3.0 us with 8 (VM of 2 CPUs, EPYC, 2026-11-25: bench/thread_pools).
-    constexpr int kPausesPerYield = 16;
+    // Some 0.3 us. The shorter, the sooner a producer on this very CPU goes on: a task submitted and waited for took 5.6 us
+    // there with 64 pauses, 3.4 us with 16, 3.0 us with 8, 2.9 us with 4; from another CPU it is all the same
+    // (VM of 2 CPUs, EPYC, 2026-11-25: bench/thread_pools).
+    constexpr int kPausesPerYield = 8;
     for (;;) {
         for (int i = 0; i < kPausesPerYield; ++i) {
             if (condition()) return true;

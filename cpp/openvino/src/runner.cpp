@@ -9,8 +9,8 @@
 #include "binding.hpp"
 #include "compiled_model.hpp"
 #include "lanes.hpp"
-#include "trtlab/core/error.hpp"
 #include "trtlab/core/affinity.hpp"
+#include "trtlab/core/error.hpp"
 
 namespace trtlab::openvino {
 
