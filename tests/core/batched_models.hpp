@@ -61,6 +61,43 @@ private:
     }
 };
 
+/// The same shapes, answered when the test says so, with nothing allocated. One thread only.
+class AnswerLaterModel final : public Model {
+public:
+    const std::shared_ptr<const ModelSpec>& shared_spec() const noexcept override { return spec_; }
+    using Model::infer;
+    Future<Tensors> infer(std::span<const Tensor> inputs, const std::optional<WaitOptions>&) override {
+        Ref<Request> request = requests_->take();
+        request->answer.push_back(outputs_.at(static_cast<std::size_t>(inputs[0].shape()[0])));
+        held_ = request;
+        return Future<Tensors>(std::move(request));
+    }
+    void answer() {
+        const Ref<Request> request = std::move(held_);
+        request->set_value(std::move(request->answer));
+    }
+    void close(Pending) override {}
+    bool closed() const noexcept override { return false; }
+    ModelStats stats() const noexcept override { return {}; }
+
+private:
+    struct Request final : Recycled<Request, FutureState<Tensors>> {
+        void recycle() noexcept {
+            reset();
+            answer = std::move(*value_);
+            value_.reset();
+            answer.clear();
+        }
+        Tensors answer;
+    };
+    const std::shared_ptr<const ModelSpec> spec_ = std::make_shared<const ModelSpec>(DoublingModel::spec());
+    const Ref<Recycler<Request>> requests_ = make_ref<Recycler<Request>>(std::size_t{8}, [] { return new Request; });
+    // By the number of rows.
+    const std::vector<Tensor> outputs_{Tensor(), Tensor::allocate(DType::float32, {1, 2}), Tensor(),
+                                       Tensor::allocate(DType::float32, {3, 2})};
+    Ref<Request> held_;
+};
+
 /// `rows` x `columns`, counting up from `first`.
 inline Tensor matrix(std::int64_t rows, std::int64_t columns, float first) {
     Tensor tensor = Tensor::allocate(DType::float32, {rows, columns});

@@ -354,6 +354,27 @@ TEST(Batcher, RefusesInputsThatAreNoBatch) {
     EXPECT_EQ(batcher.dispatch_stats().batches, 0u);
 }
 
+TEST(Batcher, NothingIsAllocatedForRequestsThatAreJoined) {
+    if (!testing::kAllocationsCounted) GTEST_SKIP() << "the sanitizer counts for itself";
+    const auto model = std::make_shared<testing::AnswerLaterModel>();
+    Batcher batcher(model, {.max_batch_size = 8});
+    const std::vector<Tensor> one{matrix(1, 2, 0)}, two{matrix(2, 2, 0)};
+    const auto ask_often = [&](int times) {
+        for (int i = 0; i < times; ++i) {
+            const auto alone = batcher.submit(one, {.deadline = 1h});
+            const auto a = batcher.submit(one, {.deadline = 1h}), b = batcher.submit(two, {.deadline = 1h});
+            model->answer();
+            model->answer();
+            ASSERT_EQ(b.get(0s)["y"].shape()[0], 2);
+        }
+    };
+    ask_often(100);
+    const std::uint64_t before = testing::allocations();
+    ask_often(1000);
+    EXPECT_EQ(testing::allocations() - before, 0u);
+    EXPECT_EQ(batcher.dispatch_stats().batches, 2200u);
+}
+
 TEST(Batcher, NothingIsAllocatedForARequestThatGoesThrough) {
     if (!testing::kAllocationsCounted) GTEST_SKIP() << "the sanitizer counts for itself";
     const auto model = std::make_shared<testing::RecyclingModel>();
