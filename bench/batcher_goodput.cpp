@@ -261,6 +261,8 @@ int main(int argc, char** argv) {
             for (const Policy& policy : tritons()) best = std::max(best, policy(one, poisson(flood, seed)));
             return best;
         });
+        add(name("flooded, Triton, no delay"), share,
+            [=](auto seed) { return Triton{0, {1.0}, kNever}(one, poisson(flood, seed)); });
         comparisons.push_back(
             {.ours = name("flooded, ours"), .rival = name("flooded, Triton, tuned"), .metric = share});
     }
