@@ -273,6 +273,25 @@ TEST(RunnerLifetime, ForkedChildIsRefusedAndDoesNotHang) {
     EXPECT_THAT(values_of(answer(*model, {input})[0]), ElementsAre(1));
 }
 
+TEST(RunnerLifetime, ForkedChildMayDropTheLibrary) {
+    std::shared_ptr<Library> opened = Library::open({.path = library()->path()});
+    // OpenVINO keeps the threads that it made for a model.
+    auto model = Runner::load_from_memory(opened, bytes_of(relu({-1})), with_budget("m", 1));
+    const Tensor input = floats({1}, {1});
+    (void)answer(*model, {input});
+    model.reset();
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        alarm(20);
+        opened.reset();
+        _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
+}
+
 TEST(RunnerLifetime, ProcessMayEndWhileAModelComputes) {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     EXPECT_EXIT(

@@ -171,7 +171,14 @@ std::shared_ptr<Library> Library::open(const Options& options) {
 
 Library::Library(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
-Library::~Library() { state_->api.core_free(state_->core); }
+Library::~Library() {
+    // In a child OpenVINO waits here for threads that stayed in the parent. What it allocated stays for good.
+    if (fork_.forked()) {
+        (void)state_.release();
+        return;
+    }
+    state_->api.core_free(state_->core);
+}
 
 const std::string& Library::version() const noexcept { return state_->version; }
 const std::string& Library::path() const noexcept { return state_->path; }

@@ -5,13 +5,15 @@
 #include <string_view>
 #include <vector>
 
+#include "trtlab/core/wait.hpp"
+
 namespace trtlab::openvino {
 
 /// OpenVINO's runtime, opened when it is first needed, so that a program that uses this layer starts on a machine that
 /// has no OpenVINO. Everything is resolved and checked once, here; later calls go straight through a table.
 ///
 /// Owns: the library's one `ov_core`. The shared library itself is never unloaded: its threads outlive its users.
-/// Threads: all members may be called from any thread.
+/// Threads: all members may be called from any thread. In a forked child the destructor leaves everything as it is.
 class [[gnu::visibility("default")]] Library {
 public:
     struct Options {
@@ -48,6 +50,7 @@ public:
 
 private:
     explicit Library(std::unique_ptr<State> state);
+    const core::ForkGuard fork_;
     std::unique_ptr<State> state_;
 };
 
