@@ -129,6 +129,7 @@ def test_gather_and_as_completed_and_wait_for_take_futures(run: Run, gated: Make
 
     async def main() -> None:
         held = one.model.infer(x=ROWS)
+        one.wait_started()
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(held, 0.001)
         one.gate.set()
