@@ -57,6 +57,22 @@ TEST(ThreadPoolBulk, LongerThanTheQueueIsTakenBitByBit) {
     EXPECT_EQ(order, up_to(500));
 }
 
+TEST(ThreadPoolBulk, OfNothingWaitsBehindNobody) {
+    ThreadPool pool(ThreadPool::Options{.threads = 1, .max_queue = 1});
+    std::latch busy(1), open(1);
+    pool.post([&] {
+        busy.count_down();
+        open.wait();
+    });
+    busy.wait();
+    pool.post([] {});
+    std::jthread blocked([&] { pool.post([] {}); });
+    yield_until([&] { return pool.stats().blocked_callers == 1; });
+    pool.post_bulk({});
+    EXPECT_TRUE(pool.submit_bulk(0, [](std::size_t) {}).done());
+    open.count_down();
+}
+
 TEST(ThreadPoolBulk, KeepsWhatFoundNoPlaceInTime) {
     ThreadPool pool(ThreadPool::Options{.threads = 1, .max_queue = 2});
     std::latch busy(1), open(1);

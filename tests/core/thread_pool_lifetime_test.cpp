@@ -23,6 +23,44 @@ namespace {
 using namespace std::chrono_literals;
 using testing::yield_until;
 
+TEST(ThreadPoolClose, ByManyThreadsReturnsToEachWhenAllIsDone) {
+    ThreadPool pool(2);
+    std::latch busy(1), open(1);
+    std::atomic<bool> done{false};
+    pool.post([&] {
+        busy.count_down();
+        open.wait();
+        done = true;
+    });
+    busy.wait();
+    std::vector<std::jthread> closers;
+    for (int i = 0; i < 3; ++i) {
+        closers.emplace_back([&] {
+            pool.close();
+            EXPECT_TRUE(done);
+        });
+    }
+    open.count_down();
+    closers.clear();
+    pool.close();
+}
+
+TEST(ThreadPoolClose, ACallerThatWaitsForRoomOutlivesThePool) {
+    auto pool = std::make_unique<ThreadPool>(ThreadPool::Options{.threads = 1, .max_queue = 1});
+    std::latch busy(1), open(1);
+    pool->post([&] {
+        busy.count_down();
+        open.wait();
+    });
+    busy.wait();
+    pool->post([] {});
+    std::jthread caller([&, waits = pool.get()] { EXPECT_THROW(waits->post([] {}), Closed); });
+    yield_until([&] { return pool->stats().blocked_callers == 1; });
+    std::jthread destroyer([&] { pool.reset(); });
+    caller.join();
+    open.count_down();
+}
+
 TEST(ThreadPoolClose, DrainsTheQueue) {
     ThreadPool pool(1);
     std::latch busy(1), open(1);

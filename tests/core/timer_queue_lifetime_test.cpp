@@ -151,6 +151,31 @@ TEST(TimerQueueDestructor, MayRunOnItsOwnThread) {
     }
 }
 
+TEST(TimerQueueDestructor, MayRunOnItsOwnThreadWhileAnotherCloses) {
+    for (int round = 0; round < 50; ++round) {
+        auto timers = std::make_unique<TimerQueue>();
+        TimerQueue* const closed = timers.get();
+        std::latch running(1), destroyed(1);
+        timers->after(0ns, [&] {
+            running.count_down();
+            // Refused as soon as the other thread is inside.
+            yield_until([&] {
+                try {
+                    (void)closed->after(1h, [] {});
+                    return false;
+                } catch (const Closed&) {
+                    return true;
+                }
+            });
+            timers.reset();
+            destroyed.count_down();
+        });
+        running.wait();
+        std::jthread closer([&] { closed->close(); });
+        destroyed.wait();
+    }
+}
+
 TEST(TimerQueueFork, ChildNeitherHangsAtDestructionNorPretendsToWork) {
     auto timers = std::make_unique<TimerQueue>();
     Timer timer = timers->after(1h, [] {});

@@ -131,10 +131,16 @@ public:
     }
     std::size_t size() const noexcept { return ring_.pushed() - ring_.taken() + backlog_.size(); }
 
-    void push(QueuedTask& task, bool ordered) {
-        if (backlog_.empty() && ring_.try_push(task, ordered)) return;
-        backlog_.push(std::move(task));
-        backlogged_.store(true, std::memory_order_relaxed);
+    /// False, and nothing changed, if the heap has no room for more: there is some again when tasks were taken.
+    bool push(QueuedTask& task, bool ordered) noexcept {
+        if (backlog_.empty() && ring_.try_push(task, ordered)) return true;
+        try {
+            backlog_.push(std::move(task));
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+        backlogged_.store(true, std::memory_order_seq_cst);  // pairs with empty
+        return true;
     }
 
     bool try_take(QueuedTask& task) noexcept { return ring_.try_take(task); }
@@ -149,7 +155,9 @@ public:
         return true;
     }
 
-    bool empty() const noexcept { return ring_.empty(); }
+    /// The ring may be empty and the backlog not, while a taker holds on to the slot that is next for a task. The flag is
+    /// read first: what moves up is in the ring before it is cleared.
+    bool empty() const noexcept { return !backlogged_.load(std::memory_order_seq_cst) && ring_.empty(); }
 
     /// Whether who takes tasks should let the backlog move up: not one by one. The ring's takers ask after each task, and
     /// who finds the ring empty takes the lock, so that it does not matter when the flag is seen late.
@@ -158,7 +166,7 @@ public:
     }
     void move_up() noexcept {
         while (!backlog_.empty() && ring_.try_push(backlog_.front(), true)) backlog_.pop();
-        backlogged_.store(!backlog_.empty(), std::memory_order_relaxed);
+        backlogged_.store(!backlog_.empty(), std::memory_order_seq_cst);  // pairs with empty
     }
 
 private:

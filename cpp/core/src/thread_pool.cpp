@@ -78,6 +78,11 @@ struct ThreadPool::State {
     void make_room();
     void wake_another();
     void await_searcher() const noexcept;
+    void shut(Pending pending);
+    std::vector<std::thread> take_threads() {
+        std::lock_guard lock(mutex);
+        return std::exchange(threads, {});
+    }
 
     // Under the lock:
     bool accept(std::span<Task>& tasks, WakeUp& wake_up);
@@ -96,6 +101,7 @@ struct ThreadPool::State {
     }
 
     const Options options;
+    const std::string whose = "a task posted to thread pool '" + options.name + "'";
     const ForkGuard fork;
     std::size_t pinned = 0;   // written before there is a second user
     std::string pin_refusal;  // as pinned
@@ -106,6 +112,8 @@ struct ThreadPool::State {
     std::vector<Parked*> idle;
     WaitQueue posters;
     std::vector<std::thread> threads;
+    std::size_t living = 0;  // workers that have not ended
+    WaitQueue closers;       // who waits for them, while another joins
     bool closed = false;
 
     alignas(64) std::atomic<std::size_t> searching{0};
@@ -118,13 +126,12 @@ struct ThreadPool::State {
 bool ThreadPool::State::accept(std::span<Task>& tasks, WakeUp& wake_up) {
     const bool parked = !idle.empty();
     while (!tasks.empty()) {
-        if (queue.full()) {
+        if (queue.full() || !queue.push(tasks.front(), parked)) {
             if (idle.empty()) return false;
             WakeUp at_once;  // seldom: as many tasks as the queue has room for, and parked workers
             hand_over(at_once);
             continue;
         }
-        queue.push(tasks.front(), parked);
         tasks = tasks.subspan(1);
     }
     if (parked && searching.load(std::memory_order_seq_cst) == 0) hand_over(wake_up);  // pairs with search
@@ -209,7 +216,14 @@ bool ThreadPool::State::next(Task& task, SpinTime& spin_time) {
                 return true;
             }
             if (!queue.empty()) continue;  // a poster's
-            if (closed) return false;
+            if (closed) {
+                if (--living > 0) return false;
+                while (Waiter* closer = closers.pop()) {
+                    WakeUp all_ended;
+                    closer->grant(all_ended);
+                }
+                return false;
+            }
             idle.push_back(&self);  // cannot throw: reserved for every worker
             note_idle();
         }
@@ -236,7 +250,7 @@ void ThreadPool::State::work(std::size_t index) {
             try {
                 task();
             } catch (...) {
-                log_current_exception("a task posted to thread pool '" + options.name + "'");
+                log_current_exception(whose);
             }
         }
         task.reset();
@@ -260,7 +274,11 @@ ThreadPool::ThreadPool(const Options& options) : state_(std::make_shared<State>(
             // A thread begins where its maker is: so it is in its place from its first instruction on.
             std::optional<ScopedAffinity> place;
             if (!cpus.empty()) place.emplace(cpus);
-            state_->threads.emplace_back([state = state_, i] { state->work(i); });
+            {
+                std::lock_guard lock(state_->mutex);
+                state_->threads.emplace_back([state = state_, i] { state->work(i); });
+                ++state_->living;
+            }
             if (!place) continue;
             if (place->pinned()) ++state_->pinned;
             if (state_->pin_refusal.empty()) state_->pin_refusal = place->reason();
@@ -281,15 +299,15 @@ ThreadPool::~ThreadPool() {
         new std::shared_ptr<State>(std::move(state_));
         return;
     }
-    if (current_pool == state_.get()) {
-        for (std::thread& thread : state_->threads) {
-            if (thread.get_id() == std::this_thread::get_id())
-                thread.detach();  // it keeps the state alive until it returns
-        }
+    if (current_pool != state_.get()) {
+        close();
+        return;
     }
-    std::erase_if(state_->threads, [](const std::thread& thread) { return !thread.joinable(); });
-    current_pool = current_pool == state_.get() ? nullptr : current_pool;
-    close();
+    shut(Pending::drain);
+    // Another thread may be in `close`, and be the one that joins: this worker is not waited for here in any case.
+    for (std::thread& thread : state_->take_threads())
+        thread.get_id() == std::this_thread::get_id() ? thread.detach() : thread.join();
+    current_pool = nullptr;
 }
 
 void ThreadPool::post_bulk(std::span<Task> tasks, const WaitOptions& wait) {
@@ -299,20 +317,21 @@ void ThreadPool::post_bulk(std::span<Task> tasks, const WaitOptions& wait) {
     state.await_searcher();
     Poster self;
     self.tasks = tasks;
-    bool waits = false;
+    std::shared_ptr<State> keep;
     {
         WakeUp worker, poster;
         std::lock_guard lock(state.mutex);
         if (state.closed) throw_closed(state.options.name);
         if (state.posters.empty() && state.accept(self.tasks, worker)) return;
+        if (tasks.empty()) return;  // behind posters that wait there is nothing to wait for
         if (wait.timeout.count() > 0) {
-            waits = true;
+            keep = state_;  // the pool may go away while the thread waits
             state.posters.push(self);
             state.posters_wait.store(true, std::memory_order_seq_cst);  // pairs with make_room
             state.grant_room(worker, poster);  // who took a task before the line above did not see it
         }
     }
-    if (waits) {
+    if (keep) {
         std::exception_ptr interrupted;
         try {
             self.wait(Deadline(wait.timeout), wait.on_signal);
@@ -350,47 +369,55 @@ bool ThreadPool::try_post(Task& task) {
 }
 
 void ThreadPool::close(Pending pending) {
-    State& state = *state_;
+    const std::shared_ptr<State> keep = state_;  // a task may destroy the pool meanwhile
+    State& state = *keep;
     state.require_own_process();
     if (current_pool == state_.get()) {
         throw InvalidArgument("thread pool '" + state.options.name +
                               "': close() was called by one of its own workers, which would wait for itself");
     }
-    shut(pending);
-    std::vector<std::thread> joining;
+    state.shut(pending);
+    std::vector<std::thread> joining = state.take_threads();
+    for (std::thread& thread : joining) thread.join();
+    Waiter self;
     {
         std::lock_guard lock(state.mutex);
-        joining.swap(state.threads);
+        if (state.living == 0) return;
+        state.closers.push(self);
     }
-    for (std::thread& thread : joining) thread.join();
+    self.wait(Deadline(kForever), nullptr);  // another thread joins them
 }
 
 void ThreadPool::shut(Pending pending) {
-    State& state = *state_;
-    state.require_own_process();
+    const std::shared_ptr<State> keep = state_;
+    keep->require_own_process();
+    keep->shut(pending);
+}
+
+void ThreadPool::State::shut(Pending pending) {
     {
-        std::lock_guard lock(state.mutex);
-        state.closed = true;
-        state.closing.store(true, std::memory_order_relaxed);
-        if (pending == Pending::cancel) state.dropping.store(true, std::memory_order_relaxed);
-        while (Waiter* poster = state.posters.pop()) {
+        std::lock_guard lock(mutex);
+        closed = true;
+        closing.store(true, std::memory_order_relaxed);
+        if (pending == Pending::cancel) dropping.store(true, std::memory_order_relaxed);
+        while (Waiter* poster = posters.pop()) {
             WakeUp wake_up;
             poster->grant(wake_up);
         }
-        state.posters_wait.store(false, std::memory_order_relaxed);
-        for (Parked* worker : state.idle) {
+        posters_wait.store(false, std::memory_order_relaxed);
+        for (Parked* worker : idle) {
             WakeUp wake_up;
             worker->grant(wake_up);
         }
-        state.idle.clear();
-        state.note_idle();
+        idle.clear();
+        note_idle();
     }
     if (pending == Pending::drain) return;
     // Before anybody joins: a running task may be waiting for the future of a dropped one. Without the lock: what a task
     // holds may do anything as it goes.
-    const auto take = [&state](Task& task) {
-        std::lock_guard lock(state.mutex);
-        return state.queue.take(task);
+    const auto take = [this](Task& task) {
+        std::lock_guard lock(mutex);
+        return queue.take(task);
     };
     for (Task dropped; take(dropped);) dropped.reset();
 }

@@ -140,7 +140,12 @@ TimerQueue::~TimerQueue() {
         return;
     }
     if (current_queue == state_.get()) {
-        state_->thread.detach();  // it keeps the state alive until it returns
+        std::thread own;  // empty if another thread is in `close`, which joins it
+        {
+            std::lock_guard lock(state_->mutex);
+            own.swap(state_->thread);
+        }
+        if (own.joinable()) own.detach();  // it keeps the state alive until it returns
         state_->shut(Pending::cancel);
     } else {
         close();

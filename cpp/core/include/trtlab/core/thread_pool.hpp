@@ -130,8 +130,11 @@ struct ThreadPool::Bulk {
 
     /// One worker's part.
     void run() {
-        (void)promise.try_start();  // by whoever is first
-        if (promise.done()) return;
+        if (promise.try_start()) {
+            begun.store(true, std::memory_order_relaxed);
+        } else if (!begun.load(std::memory_order_relaxed)) {
+            return;  // cancelled, or about to be; or the one that just began does this part, too
+        }
         std::size_t finished = 0;
         for (std::size_t i = 0; (i = next.fetch_add(1, std::memory_order_relaxed)) < count; ++finished) call(i);
         finish(finished);
@@ -147,6 +150,7 @@ struct ThreadPool::Bulk {
     std::atomic<std::size_t> next{
         0};  // only numbers are handed out: what f reads was written before the tasks were posted
     std::atomic<std::size_t> left;
+    std::atomic<bool> begun{false};
     std::atomic<bool> failed{false};
     std::exception_ptr error;
     Promise<void> promise;
