@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "rounds.hpp"
+#include "trtlab/core/affinity.hpp"
 #include "trtlab/core/future.hpp"
 #include "trtlab/core/histogram.hpp"
 #include "trtlab/core/thread_pool.hpp"
