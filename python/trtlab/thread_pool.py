@@ -20,6 +20,11 @@ T = TypeVar("T")
 _lock = threading.Lock()  # only for the first time that somebody waits for several futures at once
 
 
+def _not_negative(timeout: float | None) -> float | None:
+    # The standard library's Executor.map asks with what is left of its time, which may be less than none.
+    return None if timeout is None else max(timeout, 0)
+
+
 class TaskFuture(concurrent.futures.Future[T]):
     """The result to come of a task: a ``concurrent.futures.Future`` for whoever takes one, and awaitable.
 
@@ -38,12 +43,12 @@ class TaskFuture(concurrent.futures.Future[T]):
 
         Raises what the task raised, Cancelled, Closed (the pool dropped it), or Timeout (the task goes on).
         """
-        result: T = self._future.result(timeout)
+        result: T = self._future.result(_not_negative(timeout))
         return result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait as ``result`` and return the exception, or None. Raises Cancelled or Timeout."""
-        return self._future.exception(timeout)
+        return self._future.exception(_not_negative(timeout))
 
     def done(self) -> bool:
         """Whether the result, an error or a cancellation is there."""

@@ -51,6 +51,21 @@ struct BusyBatcher : ::testing::Test {
     Future<Tensors> first;
 };
 
+TEST(Batcher, ByteStringsThatAModelPassesOnStayAsLongAsTheAnswer) {
+    const TensorSpec text{.name = "x", .dtype = DType::bytes, .shape = {Dimension()}};
+    const auto same =
+        std::make_shared<FunctionModel>(ModelSpec{.name = "same", .inputs = {text}, .outputs = {text}},
+                                        [](std::span<const Tensor> inputs) { return std::vector<Tensor>{inputs[0]}; });
+    Batcher batcher(same, {.max_batch_size = 2, .max_delay = 1h, .hold_when_idle = true});
+    const auto say = [&](const std::string& words) {
+        const std::string_view view = words;
+        return batcher.infer({{"x", Tensor::from_strings(std::span(&view, 1), {1})}});
+    };
+    const Future<Tensors> first = say(std::string(1000, 'a')), second = say(std::string(1000, 'b'));
+    EXPECT_EQ(*first.get(1min)[0].data_as<std::string_view>(), std::string(1000, 'a'));
+    EXPECT_EQ(*second.get(1min)[0].data_as<std::string_view>(), std::string(1000, 'b'));
+}
+
 TEST_F(BusyBatcher, JoinsWhatComesMeanwhileAndGivesEveryoneTheirOwn) {
     make();
     std::vector<Future<Tensors>> futures;

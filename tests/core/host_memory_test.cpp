@@ -84,6 +84,11 @@ INSTANTIATE_TYPED_TEST_SUITE_P(OnNodeZero, MemoryContract, OnNodeZero);
 
 PagePlacement placement_of(const Buffer& buffer) { return page_placement(buffer.view()); }
 
+TEST(HostMemory, SizesThatWrapAroundWhenTheyAreRoundedAreRefused) {
+    HostMemory memory;
+    for (const std::size_t size : {SIZE_MAX, SIZE_MAX - 200}) EXPECT_THROW((void)memory.allocate(size), OutOfMemory);
+}
+
 TEST(HostMemory, PagesThatNobodyTouchedAreAbsent) {
     if (!why_no_transparent().empty()) GTEST_SKIP() << why_no_transparent();
     Buffer buffer(std::make_shared<HostMemory>(HostMemory::Options{.pages = Pages::transparent_huge}), 4 * kMiB);

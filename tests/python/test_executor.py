@@ -227,3 +227,10 @@ def test_a_pool_that_is_dropped_with_work_finishes_it() -> None:
     future = ThreadPool(1).submit(pow, 2, 8)
     assert future.result(60) == 256
     assert trtlab.ThreadPool is ThreadPool
+
+
+def test_what_is_done_is_given_however_late_somebody_asks(pool: ThreadPool) -> None:
+    future = pool.submit(lambda: 3)
+    assert future.result(60) == 3
+    # As Executor.map asks when its time is over.
+    assert (future.result(-1), future.exception(-1)) == (3, None)

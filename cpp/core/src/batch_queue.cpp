@@ -81,7 +81,11 @@ BatchQueue::Kind& BatchQueue::kind_of(const BatchItem& item) {
         if (kind.solo != solo) continue;
         if (solo || (kind.key == item.key && kind.any().joins(item))) return kind;
     }
-    if (used_ == kinds_.size()) kinds_.emplace_back().levels.resize(options_.priorities);
+    if (used_ == kinds_.size()) {
+        Kind fresh;
+        fresh.levels.resize(options_.priorities);
+        kinds_.push_back(std::move(fresh));
+    }
     Kind& kind = kinds_[used_++];
     kind.solo = solo;
     kind.key = item.key;

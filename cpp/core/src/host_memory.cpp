@@ -227,6 +227,8 @@ void* HostMemory::do_allocate(std::size_t size_bytes, std::size_t alignment) {
         throw OutOfMemory(name() + ": cannot allocate " + std::to_string(size_bytes) + " bytes" + why);
     };
     if (!mapped()) {
+        // The C++ runtime rounds sizes up to the alignment, and those near the largest number to almost nothing.
+        if (size_bytes > PTRDIFF_MAX) refuse("");
         void* block = ::operator new(size_bytes, std::align_val_t(alignment), std::nothrow);
         if (block == nullptr) refuse("");
         return block;

@@ -155,8 +155,9 @@ Tensor Padding::part(const Tensor& output, std::size_t index, std::size_t first_
     shape[0] = static_cast<std::int64_t>(rows);
     for (const Axis& axis : axes_) {
         for (const auto& [trimmed, output_axis] : axis.trimmed) {
-            if (trimmed != index || output_axis >= shape.rank()) continue;
-            shape[output_axis] = std::min(shape[output_axis], inputs[axis.input].shape()[axis.axis]);
+            const Shape& given = inputs[axis.input].shape();
+            if (trimmed != index || output_axis >= shape.rank() || axis.axis >= given.rank()) continue;
+            shape[output_axis] = std::min(shape[output_axis], given[axis.axis]);
         }
     }
     const Shape& strides = output.strides_bytes();
@@ -178,7 +179,8 @@ void JointInputs::begin(DType dtype, const Shape& common, std::size_t rows) {
     end_ = static_cast<char*>(data);
 }
 
-void JointInputs::append(const TensorView& part, const Element& filling) {
+void JointInputs::append(const Tensor& part, const Element& filling) {
+    if (part.dtype() == DType::bytes) strings_.push_back(part.owner());
     const TensorView& whole = tensors_.back();
     Shape shape = whole.shape();
     shape[0] = part.shape()[0];

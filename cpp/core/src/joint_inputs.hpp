@@ -56,16 +56,17 @@ public:
     /// The tensor of an input: `common` with `rows` rows, uninitialised. Inputs in order.
     void begin(DType dtype, const Shape& common, std::size_t rows);
     /// Copies a request's rows into the last one, behind those before, filled up with `filling`.
-    void append(const TensorView& part, const Element& filling);
+    void append(const Tensor& part, const Element& filling);
 
-    void recycle() noexcept {}
+    void recycle() noexcept { strings_.clear(); }
     std::size_t held_bytes() const noexcept;
 
 private:
     friend class JointTensors;
     const std::shared_ptr<std::atomic<std::size_t>> total_;
-    std::vector<HostBuffer> buffers_;  // by input
-    std::vector<Tensor> tensors_;      // they own this, as long as there are JointTensors
+    std::vector<HostBuffer> buffers_;             // by input
+    std::vector<Tensor> tensors_;                 // they own this, as long as there are JointTensors
+    std::vector<Ref<const RefCounted>> strings_;  // what byte strings lie in, which are not copied
     char* end_ = nullptr;
 };
 

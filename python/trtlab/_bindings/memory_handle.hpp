@@ -75,9 +75,10 @@ public:
     bool released() const noexcept { return !owner_; }
     void release() noexcept {
         if (!owner_) return;
+        core::Ref<const core::RefCounted> last = std::move(owner_);  // with the GIL: other threads look at it
         // To give back a GPU's memory is to wait for the GPU.
         const ReleasedGil unlocked;
-        owner_ = nullptr;
+        last = nullptr;
     }
 
     // All of these throw Closed once it was released.

@@ -143,8 +143,8 @@ std::vector<std::byte> padding(nb::handle value, const ElementKind& kind, std::s
     const core::ModelSpec spec{.name = name};
     const core::TensorSpec number{.name = "pad_value", .dtype = kind.dtype};
     const core::Tensor tensor = Conversion(spec, "input", 1)(value, number);
-    if (tensor.dtype() != kind.dtype || tensor.elements() != 1) {
-        throw core::InvalidArgument("window stream '" + name + "': pad_value is one number of dtype " +
+    if (tensor.dtype() != kind.dtype || tensor.elements() != 1 || !tensor.device().host_accessible()) {
+        throw core::InvalidArgument("window stream '" + name + "': pad_value is one number on the host, of dtype " +
                                     std::string(core::name_of(kind.dtype)) + ", got " +
                                     nb::cast<std::string>(nb::str(nb::repr(value))));
     }
