@@ -243,8 +243,8 @@ void scratch(benchmark::State& state, Take take, Give give) {
 }
 
 void scratch_of(benchmark::State& state, const std::shared_ptr<MemoryResource>& memory) {
-    MemoryResource* base = memory.get();
-    benchmark::DoNotOptimize(base);
+    MemoryResource* volatile hidden = memory.get();  // from the compiler, which would call it directly
+    MemoryResource* const base = hidden;
     scratch(
         state, [&](std::size_t size) { return base->allocate(size); },
         [&](void* block, std::size_t size) { base->deallocate(block, size); });
@@ -277,8 +277,8 @@ void scratch_monotonic(benchmark::State& state) {
     void* const buffer = host.allocate(1024 * kMiB);
     {
         std::pmr::monotonic_buffer_resource pool(buffer, 1024 * kMiB, std::pmr::null_memory_resource());
-        std::pmr::memory_resource* base = &pool;
-        benchmark::DoNotOptimize(base);
+        std::pmr::memory_resource* volatile hidden = &pool;  // from the compiler, which would call it directly
+        std::pmr::memory_resource* const base = hidden;
         std::size_t back = 0;
         scratch(
             state, [&](std::size_t size) { return base->allocate(size, MemoryResource::kAlignment); },
