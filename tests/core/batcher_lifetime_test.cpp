@@ -1,7 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <latch>
@@ -9,6 +7,7 @@
 #include <thread>
 
 #include "batched_models.hpp"
+#include "in_child.hpp"
 #include "trtlab/core/error.hpp"
 #include "yield_until.hpp"
 
@@ -19,7 +18,9 @@ using namespace std::chrono_literals;
 using testing::ask;
 using testing::DoublingModel;
 using ::testing::ElementsAre;
+using testing::in_child;
 using testing::matrix;
+using testing::throws_closed;
 using testing::values_of;
 using testing::yield_until;
 
@@ -106,27 +107,13 @@ TEST_F(HeldBatcher, ItsModelMayBeClosedBehindItsBack) {
 }
 
 TEST_F(HeldBatcher, AForkedChildNeitherHangsNorPretendsToWork) {
-    const pid_t child = fork();
-    if (child == 0) {
-        alarm(20);
-        int closed = 0;
-        try {
-            (void)ask(*batcher, matrix(1, 1, 4));
-        } catch (const Closed&) {
-            ++closed;
-        }
-        try {
-            batcher->close();
-        } catch (const Closed&) {
-            ++closed;
-        }
-        batcher.reset();
-        _exit(closed == 2 ? 0 : 1);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
-    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_EQ(in_child([&] {
+                  const bool right = throws_closed([&] { (void)ask(*batcher, matrix(1, 1, 4)); }) &&
+                                     throws_closed([&] { batcher->close(); });
+                  batcher.reset();
+                  return right ? 0 : 1;
+              }),
+              0);
     doubling.gate.open();
     EXPECT_THAT(values_of(waiting[0].get()["y"]), ElementsAre(4));
 }

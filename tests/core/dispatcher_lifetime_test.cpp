@@ -1,7 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <latch>
@@ -11,6 +9,7 @@
 #include <thread>
 
 #include "held_batches.hpp"
+#include "in_child.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/thread_pool.hpp"
 #include "yield_until.hpp"
@@ -22,8 +21,10 @@ using namespace std::chrono_literals;
 using testing::add;
 using ::testing::ElementsAre;
 using testing::HeldBatches;
+using testing::in_child;
 using testing::numbers_of;
 using testing::succeed;
+using testing::throws_closed;
 using testing::yield_until;
 
 TEST(PredecessorDefect7, CloseComputesWhatIsHeldAtOnceAndDoesNotWaitOutTheWindow) {
@@ -169,27 +170,13 @@ TEST(DispatcherFork, ChildNeitherHangsNorPretendsToWork) {
     HeldBatches engine;
     auto dispatcher = std::make_unique<Dispatcher>(Dispatcher::Options{}, engine.run());
     const auto running = add(*dispatcher, 1), waiting = add(*dispatcher, 2, {.deadline = 1h});
-    const pid_t child = fork();
-    if (child == 0) {
-        alarm(20);
-        int closed = 0;
-        try {
-            (void)add(*dispatcher, 3);
-        } catch (const Closed&) {
-            ++closed;
-        }
-        try {
-            dispatcher->close();
-        } catch (const Closed&) {
-            ++closed;
-        }
-        dispatcher.reset();
-        _exit(closed == 2 ? 0 : 1);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
-    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_EQ(in_child([&] {
+                  const bool right =
+                      throws_closed([&] { (void)add(*dispatcher, 3); }) && throws_closed([&] { dispatcher->close(); });
+                  dispatcher.reset();
+                  return right ? 0 : 1;
+              }),
+              0);
     succeed(*engine.take());
     succeed(*engine.take());
     EXPECT_EQ(waiting.get(0s), 4);

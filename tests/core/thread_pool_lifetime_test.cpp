@@ -1,8 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -13,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "cpu_time.hpp"
+#include "in_child.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/thread_pool.hpp"
 #include "yield_until.hpp"
@@ -21,6 +20,9 @@ namespace trtlab::core {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::cpu_seconds_of_this_process;
+using testing::in_child;
+using testing::throws_closed;
 using testing::yield_until;
 
 TEST(ThreadPoolClose, ByManyThreadsReturnsToEachWhenAllIsDone) {
@@ -225,38 +227,16 @@ TEST(ThreadPoolDestructor, OnTheOnlyWorkerStillLetsTheQueuedTasksRun) {
 TEST(ThreadPoolFork, ChildNeitherHangsAtDestructionNorPretendsToWork) {
     auto pool = std::make_unique<ThreadPool>(2);
     pool->submit([] {}).get();
-    const pid_t child = fork();
-    if (child == 0) {
-        alarm(20);  // a child that hangs ends by a signal, which the parent sees
-        const auto refuses = [](auto call) {
-            try {
-                call();
-            } catch (const Closed&) {
-                return true;
-            } catch (...) {
-            }
-            return false;
-        };
-        ThreadPool::Task task = [] {};
-        bool right = refuses([&] { pool->post([] {}); }) && refuses([&] { (void)pool->try_post(task); }) &&
-                     refuses([&] { pool->close(); }) && refuses([&] { (void)pool->stats(); });
-        pool.reset();
-        _exit(right ? 0 : 1);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
-    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_EQ(in_child([&] {
+                  ThreadPool::Task task = [] {};
+                  const bool right =
+                      throws_closed([&] { pool->post([] {}); }) && throws_closed([&] { (void)pool->try_post(task); }) &&
+                      throws_closed([&] { pool->close(); }) && throws_closed([&] { (void)pool->stats(); });
+                  pool.reset();
+                  return right ? 0 : 1;
+              }),
+              0);
     EXPECT_EQ(pool->submit([] { return 1; }).get(), 1);  // the parent's is unharmed
-}
-
-double cpu_seconds_of_this_process() {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& time) {
-        return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
-    };
-    return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 // The predecessor's task pool span while it had nothing to do: 0.95 s of CPU time a second.

@@ -1,8 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -13,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "cpu_time.hpp"
+#include "in_child.hpp"
 #include "trtlab/core/error.hpp"
 #include "trtlab/core/future.hpp"
 #include "trtlab/core/timer_queue.hpp"
@@ -23,6 +22,9 @@ namespace {
 
 using namespace std::chrono_literals;
 using Clock = TimerQueue::Clock;
+using testing::cpu_seconds_of_this_process;
+using testing::in_child;
+using testing::throws_closed;
 using testing::yield_until;
 
 TEST(TimerQueueClose, CancelDropsWhatIsPending) {
@@ -84,14 +86,7 @@ TEST(TimerQueueClose, DrainEndsWhenTheLastTimerIsCancelled) {
     Timer first = timers.after(1h, [] { FAIL(); });
     Timer second = timers.after(2h, [] { FAIL(); });
     std::jthread draining([&] { timers.close(Pending::drain); });
-    yield_until([&] {
-        try {
-            timers.after(1h, [] {}).cancel();
-            return false;
-        } catch (const Closed&) {
-            return true;
-        }
-    });
+    yield_until([&] { return throws_closed([&] { timers.after(1h, [] {}).cancel(); }); });
     EXPECT_TRUE(first.cancel());
     EXPECT_TRUE(second.cancel());
 }
@@ -100,14 +95,7 @@ TEST(TimerQueueClose, CancelEndsADrain) {
     TimerQueue timers;
     Timer far = timers.after(1h, [] { FAIL(); });
     std::jthread draining([&] { timers.close(Pending::drain); });
-    yield_until([&] {
-        try {
-            timers.after(1h, [] {}).cancel();
-            return false;
-        } catch (const Closed&) {
-            return true;
-        }
-    });
+    yield_until([&] { return throws_closed([&] { timers.after(1h, [] {}).cancel(); }); });
     timers.close(Pending::cancel);
     EXPECT_FALSE(far.cancel());
 }
@@ -159,14 +147,7 @@ TEST(TimerQueueDestructor, MayRunOnItsOwnThreadWhileAnotherCloses) {
         timers->after(0ns, [&] {
             running.count_down();
             // Refused as soon as the other thread is inside.
-            yield_until([&] {
-                try {
-                    (void)closed->after(1h, [] {});
-                    return false;
-                } catch (const Closed&) {
-                    return true;
-                }
-            });
+            yield_until([&] { return throws_closed([&] { (void)closed->after(1h, [] {}); }); });
             timers.reset();
             destroyed.count_down();
         });
@@ -180,40 +161,18 @@ TEST(TimerQueueFork, ChildNeitherHangsAtDestructionNorPretendsToWork) {
     auto timers = std::make_unique<TimerQueue>();
     Timer timer = timers->after(1h, [] {});
     Timer other = timers->after(1h, [] {});
-    const pid_t child = fork();
-    if (child == 0) {
-        alarm(20);  // a child that hangs ends by a signal, which the parent sees
-        const auto refuses = [](auto call) {
-            try {
-                call();
-            } catch (const Closed&) {
-                return true;
-            } catch (...) {
-            }
-            return false;
-        };
-        const bool right = refuses([&] { (void)timers->after(0ns, [] {}); }) && refuses([&] { timer.cancel(); }) &&
-                           refuses([&] { timers->close(); }) && refuses([&] { (void)timers->stats(); }) &&
-                           refuses([&] { (void)timers->lateness(); });
-        timer = std::move(other);
-        timers.reset();
-        timer = Timer();
-        _exit(right ? 0 : 1);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status)) << "ended by signal " << WTERMSIG(status);
-    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_EQ(in_child([&] {
+                  const bool right =
+                      throws_closed([&] { (void)timers->after(0ns, [] {}); }) &&
+                      throws_closed([&] { timer.cancel(); }) && throws_closed([&] { timers->close(); }) &&
+                      throws_closed([&] { (void)timers->stats(); }) && throws_closed([&] { (void)timers->lateness(); });
+                  timer = std::move(other);
+                  timers.reset();
+                  timer = Timer();
+                  return right ? 0 : 1;
+              }),
+              0);
     EXPECT_TRUE(timer.cancel());  // the parent's is unharmed
-}
-
-double cpu_seconds_of_this_process() {
-    rusage usage{};
-    getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& time) {
-        return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
-    };
-    return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 // The predecessor's timer pool started its thread before the members that the thread uses: 36 of 300 starts hung.
